@@ -1,0 +1,282 @@
+"""The verbs of the command line, each a short visible list: look, plan, carry out, report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from netwrap import health, plan
+from netwrap.desk import Desk, Mode, changing, need_root, reading
+from netwrap.errors import BadInput, CommandFailed, NetwrapError
+from netwrap.execute import require, spawn
+from netwrap.facts import Facts
+from netwrap.look import look
+from netwrap.model import Endpoint, Netns, Publication, PublishedPort, State
+from netwrap.plan import ConnectWish, NetworkWish
+from netwrap.store import Operation
+from netwrap.undo import Entry, closure
+from netwrap.views import documents
+
+ENGINES = ("docker", "podman", "nerdctl")
+
+# ---- networks
+
+
+def network_create(mode: Mode, wish: NetworkWish) -> None:
+    """Creates a network."""
+    with changing(mode, f"network create {wish.name}") as desk:
+        seen = desk.look()
+        desk.carry_out(plan.network_create(wish, seen, desk.state()), seen=seen)
+
+
+def network_remove(mode: Mode, names: list[str], *, force: bool, removed: Callable[[str], None]) -> None:
+    """Removes networks; one in use only with force, which disconnects its containers first."""
+    with changing(mode, f"network remove {' '.join(names)}") as desk:
+        state = desk.state()
+        for name in names:
+            state.network(name)
+            users = [e.container for e in state.endpoints_of(network=name)]
+            if users and not force:
+                raise BadInput(
+                    f"network {name!r} is in use by {', '.join(users)}", f"netwrap network remove --force {name}"
+                )
+        if mode.dry_run:  # one script for all of them
+            desk.take_down(f"network remove {' '.join(names)}", _closure(desk, [f"network:{n}" for n in names]))
+            return
+        for name in dict.fromkeys(names):
+            desk.take_down(f"network remove {name}", _closure(desk, [f"network:{name}"]))
+            removed(name)
+
+
+def networks(mode: Mode) -> list[dict[str, Any]]:
+    """Every network as a document."""
+    with reading(mode) as desk:
+        state, seen = desk.state(), _look_read_only(desk)
+        return [_network(desk, state, seen, name) for name in state.networks]
+
+
+def network_inspect(mode: Mode, name: str) -> dict[str, Any]:
+    """One network as a document. Errors: BadInput."""
+    with reading(mode) as desk:
+        state = desk.state()
+        state.network(name)
+        return _network(desk, state, _look_read_only(desk), name)
+
+
+def _network(desk: Desk, state: State, seen: Facts, name: str) -> dict[str, Any]:
+    found = state.network(name)
+    entries = desk.store.entries(owners=["host", found.owner, f"published:{name}"])
+    endpoints = [_endpoint(desk, state, seen, e) for e in state.endpoints_of(network=name)]
+    return documents.network(found, health.network_state(found, entries, seen), endpoints)
+
+
+# ---- containers
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which process or namespace `connect` means: exactly one of the three."""
+
+    pid: int | None = None
+    netns: str | None = None
+    container: str | None = None
+
+
+def connect(mode: Mode, wish: ConnectWish, target: Target) -> Endpoint | None:
+    """Connects a process to a network; gives its endpoint, or None for a dry run."""
+    pid = _pid_of(target.container) if target.container is not None else target.pid
+    wish = replace(wish, pid=pid, netns=target.netns)
+    with changing(mode, f"connect to {wish.network}") as desk:
+        seen = desk.look([pid] if pid is not None else (), _handles(wish))
+        made = plan.connect(wish, seen, desk.state())
+        desk.carry_out(made, seen=seen)
+        return None if mode.dry_run else next(m for m in made.makes if isinstance(m, Endpoint))
+
+
+def _handles(wish: ConnectWish) -> list[Netns]:
+    return [Netns(wish.netns, 0)] if wish.netns is not None else []
+
+
+def _pid_of(container: str) -> int:
+    """Asks the engines on this machine for a container's pid. Errors: BadInput, NetwrapError."""
+    engines = [engine for engine in ENGINES if shutil.which(engine)]
+    if not engines:
+        raise NetwrapError(
+            f"container {container!r}: none of {', '.join(ENGINES)} is installed", "netwrap connect --pid PID …"
+        )
+    said = []
+    for engine in engines:
+        try:
+            answer = spawn((engine, "inspect", "--format", "{{.State.Pid}}", "--", container)).strip()
+        except CommandFailed as error:
+            said.append(f"{engine}: {error.stderr or error}")
+            continue
+        if answer.isdigit() and int(answer) > 0:
+            return int(answer)
+        said.append(f"{engine}: it is not running")
+    raise BadInput(f"container {container!r}: {'; '.join(said)}", f"{engines[0]} ps")
+
+
+def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | None) -> None:
+    """Disconnects a container from one network, or from all of its networks."""
+    with changing(mode, f"disconnect {name or f'pid {pid}'}") as desk:
+        state = desk.state()
+        name = name if name is not None else _name_of_pid(state, pid)
+        endpoints = _endpoints(state, name, network)
+        owners = _closure(desk, [e.owner for e in endpoints])
+        desk.take_down(f"disconnect {name} from {', '.join(e.network for e in endpoints)}", owners)
+
+
+def _name_of_pid(state: State, pid: int | None) -> str:
+    for container in state.containers.values():
+        if container.pid == pid:
+            return container.name
+    raise BadInput(f"process {pid} is not connected", "netwrap ps")
+
+
+def _endpoints(state: State, name: str, network: str | None) -> tuple[Endpoint, ...]:
+    state.container(name)
+    if network is not None:
+        state.network(network)
+    found = state.endpoints_of(container=name, network=network)
+    if not found:
+        raise BadInput(f"{name} is not connected to {network}", "netwrap ps")
+    return found
+
+
+def publish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: str | None) -> None:
+    """Publishes ports of a container, by its first network where none is named."""
+    with changing(mode, f"publish {name}") as desk:
+        state, seen = desk.state(), desk.look()
+        endpoint = _endpoints(state, name, network)[0]
+        desk.carry_out(plan.publish(endpoint, ports, seen, state), seen=seen)
+
+
+def unpublish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: str | None) -> None:
+    """Takes published ports back."""
+    with changing(mode, f"unpublish {name}") as desk:
+        state = desk.state()
+        endpoints = _endpoints(state, name, network)
+        owners = [_publication(state, endpoints, port).owner for port in ports]
+        desk.take_down(f"unpublish {name} {' '.join(p.spec for p in ports)}", _closure(desk, owners))
+
+
+def _publication(state: State, endpoints: Iterable[Endpoint], port: PublishedPort) -> Publication:
+    for endpoint in endpoints:
+        if port in state.ports_of(endpoint):
+            return Publication(endpoint.container, endpoint.network, port)
+    name = next(iter(endpoints)).container
+    raise BadInput(f"{name} does not publish {port.spec}", "netwrap ps")
+
+
+def ps(mode: Mode) -> list[dict[str, Any]]:
+    """Every endpoint as a document."""
+    with reading(mode) as desk:
+        state, seen = desk.state(), _look_read_only(desk)
+        return [_endpoint(desk, state, seen, e) for e in state.endpoints]
+
+
+def _endpoint(desk: Desk, state: State, seen: Facts, found: Endpoint) -> dict[str, Any]:
+    container = state.container(found.container)
+    ports = [p.owner for p in state.publications if (p.container, p.network) == (found.container, found.network)]
+    owners = [found.owner, container.owner, f"hairpin:{found.container}/{found.network}", *ports]
+    entries = desk.store.entries(owners=owners)
+    return documents.endpoint(found, container, state, health.endpoint_state(container, entries, seen))
+
+
+def _look_read_only(desk: Desk) -> Facts:
+    containers = desk.state().containers.values()
+    return look([c.pid for c in containers if c.pid], [c.netns for c in containers])
+
+
+def become(mode: Mode, name: str, command: list[str]) -> None:
+    """Becomes a command in a container: signals and exit code are its own. Errors: NetwrapError, BadInput.
+
+    All namespaces where `run` started the container, else the network's alone.
+    """
+    with reading(mode) as desk:
+        container = desk.state().container(name)
+        seen = _look_read_only(desk)
+    need_root("entering a namespace")
+    if seen.handles.get(name) != container.inode:
+        raise NetwrapError(f"container {name!r} is gone", f"netwrap disconnect {name}")
+    if shutil.which(command[0]) is None:
+        raise BadInput(f"no command {command[0]!r}", f"netwrap exec {name} -- COMMAND…")
+    if container.started and container.pid is not None and not health.is_gone(container, seen):
+        words = ["nsenter", "-t", str(container.pid), "--net", "--mount", "--uts", "--pid", "--", *command]
+    else:
+        words = ["ip", "netns", "exec", name, *command]
+    require(words[:1])
+    os.execvp(words[0], words)
+
+
+# ---- the undo log
+
+
+def operations(mode: Mode) -> list[Operation]:
+    """The log, oldest first."""
+    with reading(mode) as desk:
+        return desk.store.operations()
+
+
+def operation(mode: Mode, number: int) -> tuple[Operation, list[Entry]]:
+    """One operation with its steps. Errors: BadInput."""
+    with reading(mode) as desk:
+        return _operation(desk, number), desk.store.entries(op=number)
+
+
+def _operation(desk: Desk, number: int) -> Operation:
+    for found in desk.store.operations():
+        if found.id == number:
+            return found
+    raise BadInput(f"no operation {number}", "netwrap log")
+
+
+def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Callable[[str], None]) -> None:
+    """Undoes the last operation that built something, or that one with all that was built upon it."""
+    with changing(mode, "undo" if number is None else f"undo {number}") as desk:
+        if number is None:
+            standing = [o for o in desk.store.operations() if o.kind == "build" and o.state == "done"]
+            if not standing:
+                say("nothing to undo: nothing that netwrap built stands")
+                return
+            found = standing[-1]
+        else:
+            found = _operation(desk, number)
+            if found.kind == "teardown":
+                raise BadInput(
+                    f"operation {number}, {found.title}, took down; its undo is not offered",
+                    f"make it again: netwrap {_again(found)}",
+                )
+            if found.state != "done":
+                say(f"operation {number}, {found.title}: {found.state} already; nothing to do")
+                return
+        asked = desk.store.owners_of(found.id)
+        owners = _closure(desk, asked)
+        others = sorted(o for o in owners - asked if o.partition(":")[0] in ("network", "endpoint", "port"))
+        if others and not mode.dry_run:
+            listing = ", ".join(others)
+            say(f"built upon it, and goes with it: {listing}")
+            if not confirm("go on?"):
+                raise BadInput(
+                    f"operation {found.id}, {found.title}, has {listing} built upon it",
+                    f"netwrap undo {found.id} --yes",
+                )
+        desk.take_down(f"undo {found.id}: {found.title}", owners)
+
+
+def _again(found: Operation) -> str:
+    """The command that makes again what a teardown took down, as far as its title tells."""
+    verb = found.title.split()[0]
+    return {
+        "network": "network create NAME …",
+        "disconnect": "connect --net NAME …",
+        "unpublish": "publish NAME SPEC",
+    }.get(verb, "log")
+
+
+def _closure(desk: Desk, owners: Iterable[str]) -> frozenset[str]:
+    return closure(owners, desk.state().owners)

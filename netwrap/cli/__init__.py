@@ -1,0 +1,84 @@
+"""The command line: options in, text out. One module a group of commands; errors become two lines here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netwrap import __version__
+from netwrap.cli import container, learn, log, network
+from netwrap.cli.common import DEFAULT_STATE
+from netwrap.errors import CommandFailed, NetwrapError
+
+app = typer.Typer(
+    name="netwrap",
+    help="Container networking by hand: one visible command per step, and every step can be taken back.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(network.app, name="network")
+for group in (container, log, learn):
+    group.register(app)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"netwrap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    state_dir: Annotated[
+        Path | None, typer.Option(help=f"Where netwrap remembers; else $NETWRAP_STATE_DIR, else {DEFAULT_STATE}.")
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Container networking by hand: one visible command per step, and every step can be taken back."""
+    ctx.obj = state_dir or Path(os.environ.get("NETWRAP_STATE_DIR") or DEFAULT_STATE)
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command line; gives its exit code. No traceback reaches the user."""
+    sbin = [d for d in ("/usr/local/sbin", "/usr/sbin", "/sbin") if d not in os.environ.get("PATH", "").split(":")]
+    os.environ["PATH"] = ":".join([os.environ.get("PATH", "/usr/bin:/bin"), *sbin])
+    try:
+        code = app(arguments, prog_name="netwrap", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except NetwrapError as error:
+        return _complain(error.message, error.hint, error.exit_code)
+    except CommandFailed as error:
+        return _complain(str(error), "netwrap log", 1)
+    except typer.TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", "netwrap log", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _complain(f"{error.filename or 'system'}: {error.strerror or error}", "netwrap log", 1)
+
+
+def _usage(error: typer.TyperException) -> int:
+    message = getattr(error, "format_message", lambda: str(error))()
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "netwrap"
+    if not message:  # a command group without a command: typer has shown its help
+        return 2
+    return _complain(" ".join(message.split()).rstrip("."), f"{path} --help", 2)
+
+
+def _complain(message: str, hint: str, code: int) -> int:
+    print(f"netwrap: {message}\nhint: {hint}", file=sys.stderr)
+    return code

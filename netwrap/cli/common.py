@@ -1,0 +1,91 @@
+"""What the groups of commands share: option types, the mode they add up to, completion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netwrap.desk import DEFAULT_STATE as DEFAULT_STATE
+from netwrap.desk import Mode
+from netwrap.errors import BadInput, NetwrapError
+from netwrap.model import State
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the commands as a bash script; change nothing. Needs no root.")
+]
+Step = Annotated[bool, typer.Option("--step", help="Explain and ask before each command; show what it changed.")]
+Batch = Annotated[bool, typer.Option("--batch", help="Run the same steps in few processes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the commands as they run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def mode(
+    ctx: typer.Context,
+    *,
+    dry_run: bool = False,
+    step: bool = False,
+    batch: bool = False,
+    quiet: bool = False,
+    json: bool = False,
+    shows: bool = False,
+) -> Mode:
+    """The mode that a command's options add up to; `shows` where it has JSON to print without --dry-run.
+
+    Errors: BadInput for options that contradict each other.
+    """
+    command = ctx.command_path
+    if step and (batch or dry_run):
+        raise BadInput(f"--step with {'--batch' if batch else '--dry-run'}: one at a time", f"{command} --help")
+    if json and not (dry_run or shows):
+        raise BadInput("--json goes with --dry-run here", f"{command} --help")
+    return Mode(_state_dir(ctx), dry_run, step, batch, quiet, json)
+
+
+def _state_dir(ctx: typer.Context) -> Path:
+    found = ctx.find_object(Path)
+    return found if found is not None else DEFAULT_STATE
+
+
+def _state(ctx: typer.Context) -> State:
+    from netwrap.store import Store
+
+    try:
+        store = Store(_state_dir(ctx), write=False)
+    except NetwrapError:
+        return State()
+    try:
+        return store.state()
+    finally:
+        store.close()
+
+
+def complete_network(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of networks, for the shell's completion."""
+    return [n for n in _state(ctx).networks if n.startswith(incomplete)]
+
+
+def complete_container(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of containers, for the shell's completion."""
+    return [c for c in _state(ctx).containers if c.startswith(incomplete)]
+
+
+def complete_published(ctx: typer.Context, incomplete: str) -> list[str]:
+    """SPECs of published ports, for the shell's completion."""
+    name = ctx.params.get("name")
+    return [p.port.spec for p in _state(ctx).publications if p.container == name and p.port.spec.startswith(incomplete)]
+
+
+def complete_netns(incomplete: str) -> list[str]:
+    """Handles in /run/netns, for the shell's completion."""
+    from netwrap.look import look_at_handles
+
+    return [name for name in look_at_handles() if name.startswith(incomplete)]
+
+
+def complete_driver(incomplete: str) -> list[str]:
+    """Names of drivers, for the shell's completion."""
+    from netwrap.drivers import names
+
+    return [name for name in names() if name.startswith(incomplete)]

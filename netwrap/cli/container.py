@@ -1,0 +1,200 @@
+"""`netwrap connect`, `disconnect`, `publish`, `unpublish`, `ps`, `run` and `exec`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from netwrap import app as verbs
+from netwrap import model, supervise
+from netwrap.app import Target
+from netwrap.cli.common import (
+    Batch,
+    DryRun,
+    Json,
+    Quiet,
+    Step,
+    complete_container,
+    complete_netns,
+    complete_network,
+    complete_published,
+    mode,
+)
+from netwrap.errors import BadInput
+from netwrap.plan import ConnectWish
+from netwrap.views.documents import dumps
+from netwrap.views.table import table
+
+Net = Annotated[str, typer.Option("--net", help="The network.", autocompletion=complete_network, show_default=False)]
+SomeNet = Annotated[
+    str | None, typer.Option("--net", help="The network, where it has several.", autocompletion=complete_network)
+]
+Name = Annotated[
+    str, typer.Argument(help="The container's name.", autocompletion=complete_container, show_default=False)
+]
+NewName = Annotated[str | None, typer.Option("--name", help="Its name, and its handle in /run/netns; else c-<8 hex>.")]
+Publish = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--publish", metavar="SPEC", help="[HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]"),
+]
+Specs = Annotated[
+    list[str], typer.Argument(metavar="SPEC...", help="[HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]")
+]
+
+
+def connect(
+    ctx: typer.Context,
+    net: Net,
+    pid: Annotated[int | None, typer.Option(help="A process with a network namespace of its own.")] = None,
+    netns: Annotated[str | None, typer.Option(help="A namespace in /run/netns.", autocompletion=complete_netns)] = None,
+    container: Annotated[
+        str | None, typer.Option(metavar="ID", help="A container of docker, podman or nerdctl.")
+    ] = None,
+    name: NewName = None,
+    ip: Annotated[str | None, typer.Option(help="Its address; else the next free one.")] = None,
+    mac: Annotated[str | None, typer.Option(help="Its MAC; else one that follows from the address.")] = None,
+    ifname: Annotated[str | None, typer.Option(help="Its interface's name; else eth0, eth1, …")] = None,
+    publish: Publish = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Stay, and disconnect when the process ends.")] = False,
+    dry_run: DryRun = False,
+    step: Step = False,
+    batch: Batch = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Connect a process to a network; prints its address."""
+    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json, shows=True)
+    if sum(given is not None for given in (pid, netns, container)) != 1:
+        raise BadInput(
+            "which process? give one of --pid, --netns and --container", "netwrap connect --net NETWORK --pid PID"
+        )
+    if hold and pid is None:
+        raise BadInput(
+            "--hold waits for a process: it goes with --pid", "netwrap connect --net NETWORK --pid PID --hold"
+        )
+    wish = ConnectWish(
+        net,
+        name=model.container_name(name) if name is not None else None,
+        ip=model.ip_address(ip) if ip is not None else None,
+        mac=model.mac_address(mac) if mac is not None else None,
+        ifname=model.link_name(ifname) if ifname is not None else None,
+        ports=_ports(publish or []),
+    )
+    endpoint = verbs.connect(m, wish, Target(pid, netns, container))
+    if endpoint is None:
+        return
+    if json:
+        places = verbs.ps(m)
+        print(
+            dumps(next(e for e in places if (e["name"], e["net"]) == (endpoint.container, endpoint.network))),
+            flush=True,
+        )
+    else:
+        print(endpoint.ip, flush=True)
+    if hold and pid is not None:
+        supervise.hold(m, endpoint, pid)
+
+
+def disconnect(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="The container's name.", autocompletion=complete_container)] = None,
+    pid: Annotated[int | None, typer.Option(help="Its process, instead of its name.")] = None,
+    net: SomeNet = None,
+    dry_run: DryRun = False,
+    step: Step = False,
+    batch: Batch = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Disconnect a container from a network, or from all of its networks."""
+    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
+    if (name is None) == (pid is None):
+        raise BadInput("which container? give its name or --pid", "netwrap ps")
+    verbs.disconnect(m, name, pid, net)
+
+
+def publish(
+    ctx: typer.Context,
+    name: Name,
+    specs: Specs,
+    net: SomeNet = None,
+    dry_run: DryRun = False,
+    step: Step = False,
+    batch: Batch = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Publish ports of a container on the host."""
+    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
+    verbs.publish(m, name, _ports(specs), net)
+
+
+def unpublish(
+    ctx: typer.Context,
+    name: Name,
+    specs: Annotated[
+        list[str], typer.Argument(metavar="SPEC...", help="As published.", autocompletion=complete_published)
+    ],
+    net: SomeNet = None,
+    dry_run: DryRun = False,
+    step: Step = False,
+    batch: Batch = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Take published ports back."""
+    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
+    verbs.unpublish(m, name, _ports(specs), net)
+
+
+def ps(ctx: typer.Context, json: Json = False) -> None:
+    """List the containers, a line a network."""
+    found = verbs.ps(mode(ctx, json=json, shows=True))
+    if json:
+        print(dumps(found))
+        return
+    head = ("NAME", "PID", "NETWORK", "IP", "IFNAME", "VETH", "PORTS", "STATE")
+    keys = ("name", "pid", "net", "ip", "ifname", "veth")
+    print(table(head, [[*(e[k] for k in keys), " ".join(e["ports"]), e["state"]] for e in found]))
+
+
+def run(
+    ctx: typer.Context,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command with its words.")],
+    net: Net,
+    name: NewName = None,
+    publish: Publish = None,
+    detach: Annotated[
+        bool, typer.Option("-d", "--detach", help="In the background; prints its name. Its output goes nowhere.")
+    ] = False,
+    dry_run: DryRun = False,
+    step: Step = False,
+    batch: Batch = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run a command in new net, mount, pid and uts namespaces; its network is taken down at its end."""
+    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
+    wish = ConnectWish(net, name=model.container_name(name) if name is not None else None, ports=_ports(publish or []))
+    raise typer.Exit(supervise.run(m, wish, command, detach=detach))
+
+
+def exec_(
+    ctx: typer.Context,
+    name: Name,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command with its words.")],
+) -> None:
+    """Run a command in a container's network."""
+    verbs.become(mode(ctx), name, command)
+
+
+def _ports(specs: list[str]) -> tuple[model.PublishedPort, ...]:
+    return tuple(model.published_port(spec) for spec in specs)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    for function in (connect, disconnect, publish, unpublish, ps, run):
+        app.command()(function)
+    app.command(name="exec")(exec_)

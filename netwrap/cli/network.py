@@ -1,0 +1,98 @@
+"""`netwrap network …`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from netwrap import app as verbs
+from netwrap import model
+from netwrap.cli.common import Batch, DryRun, Json, Quiet, Step, complete_driver, complete_network, mode
+from netwrap.plan import NetworkWish
+from netwrap.views.documents import dumps
+from netwrap.views.table import table
+
+app = typer.Typer(help="Create, list, inspect and remove networks.", no_args_is_help=True, rich_markup_mode=None)
+Name = Annotated[str, typer.Argument(help="The network's name.", autocompletion=complete_network, show_default=False)]
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The network's name; its bridge gets it too.", show_default=False)],
+    subnet: Annotated[
+        str | None, typer.Option(help="CIDR; 10.0.0.1/24 makes 10.0.0.1 the gateway. Left out, a free /24 is chosen.")
+    ] = None,
+    driver: Annotated[str, typer.Option(help="The kind of network.", autocompletion=complete_driver)] = "bridge",
+    gateway: Annotated[str | None, typer.Option(help="The host's address in it; else the first usable one.")] = None,
+    ip_range: Annotated[
+        str | None, typer.Option(help="Give out addresses of this part of the subnet only (CIDR).")
+    ] = None,
+    mtu: Annotated[int | None, typer.Option(help="MTU in bytes; else that of the default route's link.")] = None,
+    internal: Annotated[bool, typer.Option("--internal", help="No way out, and no published ports.")] = False,
+    dry_run: DryRun = False,
+    step: Step = False,
+    batch: Batch = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Create a network: a bridge with the gateway's address, forwarding rules and a way out."""
+    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json, shows=True)
+    model.network_name(name)
+    net, host_bits = model.subnet(subnet) if subnet is not None else (None, None)
+    wish = NetworkWish(
+        name,
+        driver,
+        net,
+        model.ip_address(gateway, "gateway") if gateway is not None else host_bits,
+        model.address_range(ip_range) if ip_range is not None else None,
+        mtu,
+        internal,
+    )
+    verbs.network_create(m, wish)
+    if not dry_run:
+        print(dumps(verbs.network_inspect(m, name)) if json else name)
+
+
+@app.command(name="list")
+def list_(ctx: typer.Context, json: Json = False) -> None:
+    """List the networks."""
+    found = verbs.networks(mode(ctx, json=json, shows=True))
+    if json:
+        print(dumps(found))
+        return
+    head = ("NAME", "SUBNET", "GATEWAY", "DRIVER", "BRIDGE", "CONTAINERS", "STATE")
+    print(
+        table(
+            head,
+            [
+                [n["name"], n["subnet"], n["gateway"], n["driver"], n["bridge"], len(n["endpoints"]), n["state"]]
+                for n in found
+            ],
+        )
+    )
+
+
+@app.command()
+def inspect(ctx: typer.Context, name: Name, json: Json = False) -> None:
+    """Show a network as JSON."""
+    print(dumps(verbs.network_inspect(mode(ctx, json=json, shows=True), name)))
+
+
+@app.command()
+def remove(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="The networks.", autocompletion=complete_network)
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Disconnect its containers first.")] = False,
+    dry_run: DryRun = False,
+    step: Step = False,
+    batch: Batch = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Remove networks: every step of theirs is taken back, the host's with the last one."""
+    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
+    verbs.network_remove(m, names, force=force, removed=lambda name: print(name, flush=True))

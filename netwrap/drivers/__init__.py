@@ -1,0 +1,49 @@
+"""The registry of drivers: the entry-point group `netwrap.drivers`. A driver says which steps a wish takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from typing import Protocol
+
+from netwrap.errors import BadInput
+from netwrap.facts import Facts
+from netwrap.model import Container, Endpoint, Network, PublishedPort
+from netwrap.steps import Step
+
+GROUP = "netwrap.drivers"
+
+
+class Driver(Protocol):
+    """What a kind of network is made of. Every method only says steps; none runs anything."""
+
+    def host(self, seen: Facts) -> Iterable[Step]:
+        """What the host needs as long as any network stands."""
+
+    def create(self, network: Network, seen: Facts) -> Iterable[Step]:
+        """The network itself."""
+
+    def connect(self, network: Network, endpoint: Endpoint, container: Container, seen: Facts) -> Iterable[Step]:
+        """One container's way onto the network; its handle is there already."""
+
+    def publishing(self, network: Network, seen: Facts) -> Iterable[Step]:
+        """What the network needs as long as any of its ports is published."""
+
+    def hairpin(self, endpoint: Endpoint) -> Iterable[Step]:
+        """What the endpoint needs as long as any of its ports is published."""
+
+    def publish(self, endpoint: Endpoint, port: PublishedPort) -> Iterable[Step]:
+        """One port, or one range, that leads from the host to the container."""
+
+
+def names() -> list[str]:
+    """The names of the drivers that are installed."""
+    return sorted(entry.name for entry in entry_points(group=GROUP))
+
+
+def load(name: str) -> Driver:
+    """Loads the driver of that name. Errors: BadInput where there is none."""
+    for entry in entry_points(group=GROUP, name=name):
+        driver: Driver = entry.load()()
+        return driver
+    raise BadInput(f"no driver {name!r}; there is: {', '.join(names())}", "netwrap network create --driver bridge NAME")

@@ -1,0 +1,287 @@
+"""The bridge driver: a Linux bridge on the host, a veth pair a container, iptables for the way out and in.
+
+The rules, by chain, and what each is for (docs/design.md has the table with reasons):
+
+    filter FORWARD          -> NETWRAP                 ours are decided first, whatever the host's policy
+    filter NETWRAP          -o BR -> NETWRAP-BR        to a container;  -i BR ACCEPT: from one
+    filter NETWRAP-BR       replies and published ports, the bridge's own, nothing else
+    nat    POSTROUTING      from the subnet to the outside: MASQUERADE
+    nat    PREROUTING       a published port, for traffic from other machines and containers
+    nat    OUTPUT           the same port, for the host's own traffic
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netwrap.facts import Facts
+from netwrap.model import Container, Endpoint, Netns, Network, PublishedPort, mac_of
+from netwrap.steps import Step, addr, iptables, link, owned, route, sysctl
+
+CHAIN = "NETWRAP"
+FORWARDING = "net.ipv4.conf.all.forwarding"
+REDIRECTS = "net.ipv4.conf.all.accept_redirects"
+_DNAT = ("-m", "conntrack", "--ctstate", "DNAT")
+_NOT_DNAT = ("-m", "conntrack", "!", "--ctstate", "DNAT")
+
+
+def chain_of(bridge: str) -> str:
+    """The chain that decides what may be forwarded to a bridge's containers."""
+    return f"{CHAIN}-{bridge}"
+
+
+class Bridge:
+    """Networks as Docker's bridge driver and the tutorials make them."""
+
+    def host(self, seen: Facts) -> Iterator[Step]:
+        """Forwarding, and the chain in which our bridges' traffic is decided."""
+        yield from _forwarding(seen)
+        yield iptables.new_chain("filter", CHAIN, "A chain of netwrap's own: rules of others stay apart from ours.")
+        yield iptables.insert(
+            "filter",
+            "FORWARD",
+            "host",
+            (),
+            (CHAIN,),
+            "Forwarded packets meet our chain first. The tutorial's `-P FORWARD ACCEPT` would open the host as "
+            "a router for everybody; our chain accepts for our bridges only.",
+        )
+
+    def create(self, network: Network, seen: Facts) -> Iterator[Step]:
+        """The bridge with the gateway's address, then its forwarding rules and its way out."""
+        br, mac = network.bridge, mac_of("bridge", network.gateway)
+        yield link.add_bridge(
+            br, mac, network.mtu, f"A bridge is a switch in the kernel: {br} joins the containers of {network.name}."
+        )
+        yield addr.add(
+            br, mac, network.gateway_cidr, f"{network.gateway} on the bridge makes the host the containers' gateway."
+        )
+        yield link.set_up(br, mac, f"A link carries nothing until it is up; now {network.subnet} is routed to {br}.")
+        if network.internal:
+            yield from _closed(network)
+        else:
+            yield from _open(network)
+
+    def connect(self, network: Network, endpoint: Endpoint, container: Container, seen: Facts) -> Iterator[Step]:
+        """A veth pair: one end into the bridge, the other into the container, which gets address and route."""
+        e, ns, br = endpoint, container.netns, network.bridge
+        yield link.add_veth(
+            e.veth,
+            e.veth_mac,
+            e.peer,
+            e.mac,
+            network.mtu,
+            f"A veth pair is a cable: {e.veth} stays here, {e.peer} goes to {e.container}.",
+        )
+        yield link.set_master(e.veth, e.veth_mac, br, f"This end of the cable goes into the bridge {br}.")
+        yield link.set_up(e.veth, e.veth_mac, f"{e.veth} is up on the host's side.")
+        yield link.move(
+            e.peer,
+            e.mac,
+            ns,
+            e.ifname,
+            f"The other end goes into {e.container} and is called {e.ifname} there, as programs expect.",
+        )
+        yield from owned(container.owner, _loopback(ns, seen))
+        yield link.set_up(e.ifname, e.mac, f"{e.ifname} is up inside {e.container}.", ns)
+        yield addr.add(
+            e.ifname,
+            e.mac,
+            f"{e.ip}/{network.subnet.prefixlen}",
+            f"{e.container} has the address {e.ip} in {network.subnet}.",
+            ns,
+        )
+        if e.default_route:
+            yield route.add_default(
+                str(network.gateway),
+                e.ifname,
+                e.mac,
+                f"Whatever is not in {network.subnet} leaves {e.container} by the gateway {network.gateway}.",
+                ns,
+            )
+
+    def publishing(self, network: Network, seen: Facts) -> Iterator[Step]:
+        """What lets the host reach published ports by 127.0.0.1, and containers by the host's addresses."""
+        br, mark = network.bridge, network.name
+        loopback = ("127.0.0.0/8", "!", "-i", "lo")
+        yield iptables.insert(
+            "raw",
+            "PREROUTING",
+            mark,
+            ("-d", *loopback),
+            ("DROP",),
+            "Nothing from outside may be addressed to 127.0.0.0/8; the next setting would open that door "
+            "(CVE-2020-8558).",
+        )
+        yield iptables.insert(
+            "raw",
+            "PREROUTING",
+            mark,
+            ("-s", *loopback),
+            ("DROP",),
+            "Nor may anything from outside claim to come from there.",
+        )
+        key = sysctl.of_link(br, "route_localnet")
+        if seen.sysctls.get(key, "0") != "1":
+            yield sysctl.write(
+                key,
+                "1",
+                "0",
+                f"Lets the host's packets from 127.0.0.1 leave by {br}: `127.0.0.1:PORT` reaches a container.",
+            )
+        yield iptables.append(
+            "nat",
+            "POSTROUTING",
+            mark,
+            ("-s", "127.0.0.0/8", "-o", br, *_DNAT),
+            ("MASQUERADE",),
+            f"A container cannot answer 127.0.0.1: such packets get the bridge's address {network.gateway}.",
+        )
+        yield iptables.append(
+            "nat",
+            "POSTROUTING",
+            mark,
+            ("-s", str(network.subnet), "-o", br, *_DNAT),
+            ("MASQUERADE",),
+            f"A container of {network.name} that calls a port published by another, or by itself: the answer must "
+            "come back through the host, or it is not recognized.",
+        )
+
+    def hairpin(self, endpoint: Endpoint) -> Iterator[Step]:
+        """Lets a container call its own published port where bridges are filtered."""
+        yield link.set_hairpin(
+            endpoint.veth,
+            endpoint.veth_mac,
+            f"{endpoint.container} may call its own published port: with br_netfilter the frame leaves by the port it came in.",
+        )
+
+    def publish(self, endpoint: Endpoint, port: PublishedPort) -> Iterator[Step]:
+        """The tutorial's two DNAT rules: one for traffic that arrives, one for the host's own."""
+        where = ("-d", f"{port.host_ip}/32") if port.host_ip else ()
+        rule = (
+            *where,
+            "-p",
+            port.protocol,
+            "-m",
+            port.protocol,
+            "--dport",
+            port.dport,
+            "-m",
+            "addrtype",
+            "--dst-type",
+            "LOCAL",
+        )
+        target = ("DNAT", "--to-destination", port.destination(endpoint.ip))
+        mark = f"{endpoint.container}/{endpoint.network}"
+        named = f"{port.spec} leads to {endpoint.container}"
+        if not port.host_only:
+            yield iptables.append(
+                "nat",
+                "PREROUTING",
+                mark,
+                rule,
+                target,
+                f"{named}, for who comes from outside. Only for addresses of this host: without dst-type LOCAL the rule "
+                "would catch traffic to other machines' ports too.",
+            )
+        yield iptables.append(
+            "nat", "OUTPUT", mark, rule, target, f"{named}, for the host itself: its own packets never pass PREROUTING."
+        )
+
+
+def _forwarding(seen: Facts) -> Iterator[Step]:
+    """Turns forwarding on where it is off, and first holds on to the settings that the kernel changes along.
+
+    Source: kernel, Documentation/networking/ip-sysctl.rst, ip_forward: "changing its value resets all
+    configuration parameters to their default state"; that is accept_redirects and each link's forwarding.
+    """
+    if seen.sysctls.get(FORWARDING, "0") == "1":
+        return
+    if seen.sysctls.get(REDIRECTS, "1") == "0":
+        yield sysctl.keep(
+            REDIRECTS,
+            "0",
+            "It is 0 and stays 0; said here because the kernel sets it to 1 when forwarding goes off again.",
+        )
+    for name in sorted([*seen.host.links, "default"]):
+        key = sysctl.of_link(name, "forwarding")
+        if seen.sysctls.get(key) == "1":
+            yield sysctl.keep(
+                key,
+                "1",
+                f"{name} forwards already; said here because the kernel clears it when forwarding goes off again.",
+            )
+    yield sysctl.write(
+        FORWARDING,
+        "1",
+        "0",
+        "A host passes packets on from one link to another only when told to; containers need that.",
+    )
+
+
+def _open(network: Network) -> Iterator[Step]:
+    """The forwarding rules and the way out of an ordinary network."""
+    br, mark, chain = network.bridge, network.name, chain_of(network.bridge)
+    yield iptables.new_chain("filter", chain, f"What may be forwarded to {network.name} is decided here.")
+    yield iptables.append(
+        "filter",
+        chain,
+        mark,
+        ("-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT"),
+        ("ACCEPT",),
+        "Replies to what containers asked for may come in, and what comes by a published port.",
+    )
+    yield iptables.append(
+        "filter",
+        chain,
+        mark,
+        ("-i", br),
+        ("ACCEPT",),
+        "Containers of one network reach each other, also where bridges are filtered.",
+    )
+    yield iptables.append(
+        "filter", chain, mark, (), ("DROP",), f"Nothing else reaches {network.name}: not other networks, not the LAN."
+    )
+    yield iptables.insert(
+        "filter", CHAIN, mark, ("-o", br), (chain,), f"What is about to be forwarded to {br} is decided in {chain}."
+    )
+    yield iptables.append("filter", CHAIN, mark, ("-i", br), ("ACCEPT",), f"What comes from {br} may go on.")
+    yield iptables.append(
+        "nat",
+        "POSTROUTING",
+        mark,
+        ("-s", str(network.subnet), "!", "-o", br, *_NOT_DNAT),
+        ("MASQUERADE",),
+        f"Nobody outside knows {network.subnet}: packets from there leave with the host's address. "
+        "The tutorial prints `-o` without the `!`, which matches the wrong direction.",
+    )
+
+
+def _closed(network: Network) -> Iterator[Step]:
+    """The forwarding rules of an internal network. At the head of FORWARD: no later network gets in front."""
+    br, mark = network.bridge, network.name
+    yield iptables.append(
+        "filter", CHAIN, mark, ("-i", br, "-o", br), ("ACCEPT",), "Containers of one network reach each other."
+    )
+    yield iptables.insert(
+        "filter", "FORWARD", mark, ("-i", br, "!", "-o", br), ("DROP",), f"{network.name} is internal: no way out."
+    )
+    yield iptables.insert("filter", "FORWARD", mark, ("!", "-i", br, "-o", br), ("DROP",), "And no way in.")
+
+
+def _loopback(ns: Netns, seen: Facts) -> Iterator[Step]:
+    """127.0.0.1 inside the container, where it is down. The kernel adds the address itself when lo comes
+    up but does not take it away again; said as a step, undo can."""
+    space = seen.space(ns)
+    lo = space.links.get("lo") if space else None
+    if lo is not None and lo.up:
+        return
+    if space is None or not any(dev == "lo" for dev, _ in space.addrs):
+        yield addr.add(
+            "lo",
+            link.LOOPBACK_MAC,
+            "127.0.0.1/8",
+            f"{ns.name} has 127.0.0.1. The kernel would add it with the next step; said by hand it can be taken back.",
+            ns,
+        )
+    yield link.set_up("lo", link.LOOPBACK_MAC, f"The loopback link of {ns.name}: it can talk to itself.", ns)

@@ -1,0 +1,46 @@
+"""Errors as a user sees them: the fact with the offending value, and a hint that is a command."""
+
+from __future__ import annotations
+
+
+class NetwrapError(Exception):
+    """Failed, or not possible on this machine now; everything was rolled back (exit 1)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class BadInput(NetwrapError):
+    """Bad input, or a state that netwrap will not use; nothing was touched (exit 2)."""
+
+    exit_code = 2
+
+
+class LeftBehind(NetwrapError):
+    """Failed, and something is left; the message names each left thing (exit 3)."""
+
+    exit_code = 3
+
+
+class Interrupted(NetwrapError):
+    """Stopped by a signal or by the user; everything was rolled back (exit 130)."""
+
+    exit_code = 130
+
+
+class CommandFailed(Exception):
+    """A spawned command failed: its line, its exit code (None: ended after the time limit), its stderr."""
+
+    def __init__(self, line: str, code: int | None, stderr: str) -> None:
+        super().__init__(line, code, stderr)
+        self.line = line
+        self.code = code
+        self.stderr = stderr.strip()
+
+    def __str__(self) -> str:
+        how = "gave no answer in time" if self.code is None else f"exit {self.code}"
+        return f"{self.line}: {how}" + (f": {self.stderr}" if self.stderr else "")

@@ -1,0 +1,239 @@
+"""What the machine looks like now: pure parsers from text to Facts, and holds(probe, facts)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from netwrap.model import LINK_GROUP, Netns, Process
+from netwrap.steps import Probe
+
+Rule = tuple[str, ...]
+
+OBJECTS = ("ip", "-j", "-d", "addr", "show")
+ROUTES = ("ip", "-j", "route", "show", "table", "all")
+RULES = ("iptables-save",)  # lists the tables that are there; unlike `iptables -S` it makes none
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link as `ip -j -d addr show` shows it; mtu in bytes."""
+
+    name: str
+    mac: str
+    kind: str = ""
+    up: bool = False
+    master: str | None = None
+    group: str = "default"
+    mtu: int = 1500
+    hairpin: bool = False
+    altnames: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route of any table; dst is `default` or a CIDR."""
+
+    dst: str
+    dev: str | None = None
+    via: str | None = None
+    table: str = "main"
+
+
+@dataclass(frozen=True)
+class Space:
+    """What one network namespace holds: links by name, addresses as (link, CIDR), routes."""
+
+    links: dict[str, Link] = field(default_factory=dict)
+    addrs: frozenset[tuple[str, str]] = frozenset()
+    routes: tuple[Route, ...] = ()
+
+    def has_name(self, name: str) -> bool:
+        """Says whether a link has the name, or has it as an altname."""
+        return any(name == link.name or name in link.altnames for link in self.links.values())
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A bound TCP or UDP socket of the host; ip None is every address."""
+
+    protocol: str
+    ip: IPv4Address | None
+    port: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One look at the machine."""
+
+    host: Space = Space()
+    inode: int = 0
+    """The host's own network namespace."""
+    boot_id: str = ""
+    handles: dict[str, int] = field(default_factory=dict)
+    """/run/netns: name to inode."""
+    spaces: dict[int, Space] = field(default_factory=dict)
+    """Namespaces that were looked into, by inode."""
+    rules: dict[tuple[str, str], tuple[Rule, ...]] = field(default_factory=dict)
+    """(table, chain) to its rules; a chain that is there without rules has none."""
+    sysctls: dict[str, str] = field(default_factory=dict)
+    processes: dict[int, Process] = field(default_factory=dict)
+    listeners: frozenset[Listener] = frozenset()
+    unseen: tuple[str, ...] = ()
+    """Sentences about what could not be seen without root."""
+    rules_seen: bool = True
+
+    def space(self, ns: Netns | None) -> Space | None:
+        """What a namespace holds; None where it could not be seen."""
+        if ns is None:
+            return self.host
+        return self.spaces.get(ns.inode or self.handles.get(ns.name, 0))
+
+    def occupied(self) -> list[tuple[IPv4Network, str]]:
+        """Subnets that routes and addresses of the host use, each with where it was seen."""
+        seen = [(_net(r.dst), f"a route of this machine ({r.dst} dev {r.dev or '-'})") for r in self.host.routes]
+        seen += [(_net(cidr), f"an address of this machine ({cidr} dev {dev})") for dev, cidr in self.host.addrs]
+        # 0.0.0.0/1 and 128.0.0.0/1 are a VPN's way to write a default route.
+        return [(net, where) for net, where in seen if net is not None and net.prefixlen > 1]
+
+    def addresses(self) -> set[IPv4Address]:
+        """Every IPv4 address of the host's own."""
+        return {IPv4Address(cidr.split("/")[0]) for _, cidr in self.host.addrs if ":" not in cidr}
+
+    def default_mtu(self) -> int:
+        """The MTU, in bytes, of the link that the default route leaves by; 1500 where there is none."""
+        for route in self.host.routes:
+            if route.dst == "default" and route.dev in self.host.links and ":" not in (route.via or ""):
+                return self.host.links[route.dev].mtu
+        return 1500
+
+
+def holds(probe: Probe, facts: Facts) -> bool | None:
+    """Says whether what a step made is there, as that step made it; None where it cannot be seen."""
+    if probe.kind == "netns":
+        name, inode = probe.key[0], int(probe.key[1])
+        return name in facts.handles and inode in (0, facts.handles[name])
+    if probe.kind == "sysctl":
+        return facts.sysctls.get(probe.key[0]) == probe.key[1]
+    if probe.kind == "keep":  # writing what it is, is right at any time, as long as it is there
+        return probe.key[0] in facts.sysctls
+    if probe.kind in ("chain", "rule"):
+        if not facts.rules_seen:
+            return None
+        table, chain, *words = probe.key
+        rules = facts.rules.get((table, chain))
+        if rules is None or not words:
+            return rules is not None
+        return any(sorted(words) == sorted(rule) for rule in rules)
+    if probe.ns is not None and probe.ns.inode and facts.handles.get(probe.ns.name) not in (None, probe.ns.inode):
+        return False  # the handle leads to another namespace now
+    space = facts.space(probe.ns)
+    if space is None:
+        return None if probe.ns is not None and probe.ns.name in facts.handles else False
+    return _holds_on_link(probe, space)
+
+
+def _holds_on_link(probe: Probe, space: Space) -> bool:
+    name, mac, *rest = probe.key
+    link = space.links.get(name)
+    if link is None or link.mac != mac or (probe.ns is None and link.group != str(LINK_GROUP)):
+        return False
+    match probe.kind:
+        case "link":
+            return True
+        case "up":
+            return link.up
+        case "master":
+            return link.master == rest[0]
+        case "hairpin":
+            return link.hairpin
+        case "addr":
+            return (name, rest[0]) in space.addrs
+        case "route":
+            return any((r.dst, r.via, r.dev, r.table) == (rest[0], rest[1], name, "main") for r in space.routes)
+    raise ValueError(f"no probe of kind {probe.kind!r}")
+
+
+def parse_space(objects: str, routes: str) -> Space:
+    """Reads the answers to OBJECTS and ROUTES of one namespace."""
+    links: dict[str, Link] = {}
+    addrs: set[tuple[str, str]] = set()
+    for row in json.loads(objects or "[]"):
+        if not row:  # `ip` prints {} for what a filter left out
+            continue
+        name = row["ifname"]
+        links[name] = _link(row)
+        addrs.update((name, f"{a['local']}/{a['prefixlen']}") for a in row.get("addr_info", ()) if "local" in a)
+    found = tuple(
+        Route(r["dst"], r.get("dev"), r.get("gateway"), r.get("table", "main")) for r in json.loads(routes or "[]")
+    )
+    return Space(links, frozenset(addrs), found)
+
+
+def _link(row: dict[str, Any]) -> Link:
+    info = row.get("linkinfo", {})
+    return Link(
+        name=row["ifname"],
+        mac=row.get("address", ""),
+        kind=info.get("info_kind", ""),
+        up="UP" in row["flags"],
+        master=row.get("master"),
+        group=row.get("group", "default"),
+        mtu=row.get("mtu", 1500),
+        hairpin=bool(info.get("info_slave_data", {}).get("hairpin", False)),
+        altnames=tuple(row.get("altnames", ())),
+    )
+
+
+def parse_rules(text: str) -> dict[tuple[str, str], tuple[Rule, ...]]:
+    """Reads the output of iptables-save (iptables-save(8)): chains and their rules, without counters."""
+    rules: dict[tuple[str, str], list[Rule]] = {}
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:].strip()
+        elif line.startswith(":"):
+            rules.setdefault((table, line[1:].split()[0]), [])
+        elif line.startswith("-A "):
+            _, chain, *words = shlex.split(line)
+            rules.setdefault((table, chain), []).append(tuple(words))
+    return {chain: tuple(found) for chain, found in rules.items()}
+
+
+def parse_listeners(text: str, protocol: str) -> set[Listener]:
+    """Reads /proc/net/{tcp,tcp6,udp,udp6} (proc(5)): TCP sockets that listen, UDP sockets without a peer."""
+    found = set()
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        address, port = words[1].split(":")
+        if words[3] == ("0A" if protocol == "tcp" else "07") and (ips := _proc_address(address)):
+            found.add(Listener(protocol, ips[0], int(port, 16)))
+    return found
+
+
+def _proc_address(text: str) -> tuple[IPv4Address | None] | None:
+    """The IPv4 address that a socket takes, (None,) for every one; None where it takes no IPv4."""
+    if text == "0" * 32:  # [::], which takes IPv4 too unless IPV6_V6ONLY (ipv6(7))
+        return (None,)
+    if len(text) == 32:
+        if not text.startswith("0" * 16 + "FFFF0000"):
+            return None
+        text = text[24:]
+    ip = IPv4Address(bytes.fromhex(text)[::-1])
+    return (None if ip == IPv4Address(0) else ip,)
+
+
+def parse_process(pid: int, stat: str, status: str, inode: int) -> Process:
+    """Reads /proc/PID/stat and /proc/PID/status (proc(5)); the comm in stat may hold spaces and brackets."""
+    starttime = int(stat.rpartition(")")[2].split()[19])
+    tgid = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Tgid:"))
+    return Process(pid, starttime, inode, tgid)
+
+
+def _net(cidr: str) -> IPv4Network | None:
+    if cidr == "default" or ":" in cidr:
+        return None
+    return IPv4Network(cidr, strict=False)

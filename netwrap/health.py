@@ -1,0 +1,40 @@
+"""How standing objects are: up, drifted, down or gone; from the facts and the journal's probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from netwrap.facts import Facts, holds
+from netwrap.model import Container, Network
+from netwrap.undo import Entry
+
+
+def is_gone(container: Container, seen: Facts) -> bool:
+    """Says whether a container's process has ended, or its handle is away: a pid that is used again is not it."""
+    if container.boot_id != seen.boot_id:
+        return True
+    if container.pid is None:
+        return seen.handles.get(container.name) != container.inode
+    found = seen.processes.get(container.pid)
+    if found is None or found.starttime != container.starttime:
+        return True
+    return found.inode not in (0, container.inode)
+
+
+def endpoint_state(container: Container, entries: Iterable[Entry], seen: Facts) -> str:
+    """The STATE of an endpoint: `up`, `drifted` where a step no longer holds, `gone` where its process is."""
+    if is_gone(container, seen):
+        return "gone"
+    return "drifted" if drifted(entries, seen) else "up"
+
+
+def network_state(network: Network, entries: Iterable[Entry], seen: Facts) -> str:
+    """The STATE of a network: `up`, `drifted` where a step no longer holds, `down` where its bridge is away."""
+    if network.bridge not in seen.host.links:
+        return "down"
+    return "drifted" if drifted(entries, seen) else "up"
+
+
+def drifted(entries: Iterable[Entry], seen: Facts) -> list[Entry]:
+    """The entries whose step no longer holds. What cannot be seen counts as holding."""
+    return [e for e in entries if e.state != "undone" and holds(e.step.probe, seen) is False]

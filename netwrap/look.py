@@ -1,0 +1,131 @@
+"""Looks at the machine: asks the questions of facts.py and reads /proc. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from netwrap import facts
+from netwrap.errors import CommandFailed
+from netwrap.execute import NETNS_DIR, netns_inode, spawn
+from netwrap.facts import Facts, Space
+from netwrap.model import Netns, Process
+from netwrap.steps import sysctl
+
+_CONF = Path("/proc/sys/net/ipv4/conf")
+
+
+def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, rules: bool = True) -> Facts:
+    """Looks at the host, the processes, and into the namespaces: theirs and those with a handle.
+
+    Errors: CommandFailed where `ip` answers for the host with an error, NetwrapError where it is missing.
+    """
+    unseen: list[str] = []
+    found_rules, rules_seen = _rules(unseen) if rules else ({}, False)
+    handles = look_at_handles()
+    processes = {p.pid: p for pid in pids if (p := process(pid)) is not None}
+    spaces: dict[int, Space] = {}
+    for pid, found in processes.items():
+        _look_into(
+            spaces, found.inode, ("nsenter", "-t", str(pid), "-n"), f"the network namespace of process {pid}", unseen
+        )
+    for ns in namespaces:
+        inode = handles.get(ns.name, 0)
+        _look_into(
+            spaces, inode, ("nsenter", f"--net={NETNS_DIR}/{ns.name}"), f"the network namespace {ns.name!r}", unseen
+        )
+    return Facts(
+        host=_space(()),
+        inode=own_namespace(),
+        boot_id=boot_id(),
+        handles=handles,
+        spaces=spaces,
+        rules=found_rules,
+        sysctls=_sysctls(),
+        processes=processes,
+        listeners=_listeners(),
+        unseen=tuple(unseen),
+        rules_seen=rules_seen,
+    )
+
+
+def process(pid: int) -> Process | None:
+    """One process from /proc, its namespace 0 where that may not be seen; None where there is no such process."""
+    base = Path("/proc") / str(pid)
+    try:
+        stat, status = (base / "stat").read_text(errors="replace"), (base / "status").read_text(errors="replace")
+    except OSError:
+        return None
+    if stat.rpartition(")")[2].split()[0] in ("Z", "X"):  # it has ended; its parent has not asked yet
+        return None
+    try:
+        inode = os.stat(base / "ns" / "net").st_ino
+    except OSError:
+        inode = 0
+    return facts.parse_process(pid, stat, status, inode)
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def own_namespace() -> int:
+    """The inode of the network namespace that we are in."""
+    return os.stat("/proc/self/ns/net").st_ino
+
+
+def _space(where: tuple[str, ...]) -> Space:
+    return facts.parse_space(spawn((*where, *facts.OBJECTS)), spawn((*where, *facts.ROUTES)))
+
+
+def _look_into(spaces: dict[int, Space], inode: int, where: tuple[str, ...], what: str, unseen: list[str]) -> None:
+    if inode in spaces or (not inode and os.geteuid() == 0):
+        return
+    if os.geteuid() == 0:
+        try:
+            spaces[inode] = _space(where)
+            return
+        except CommandFailed:  # it ended while we looked
+            return
+    unseen.append(f"{what} cannot be seen without root; taken as new: lo down, no other link")
+
+
+def _rules(unseen: list[str]) -> tuple[dict[tuple[str, str], tuple[facts.Rule, ...]], bool]:
+    if os.geteuid() == 0:
+        return facts.parse_rules(spawn(facts.RULES)), True
+    unseen.append("firewall rules cannot be seen without root; taken as: none of the names are in use")
+    return {}, False
+
+
+def look_at_handles() -> dict[str, int]:
+    """The handles in /run/netns: name to inode."""
+    try:
+        names = os.listdir(NETNS_DIR)
+    except OSError:
+        return {}
+    return {name: netns_inode(name) or 0 for name in names}
+
+
+def _sysctls() -> dict[str, str]:
+    found = {}
+    for folder in _CONF.iterdir():
+        for setting in ("forwarding", "route_localnet", "accept_redirects"):
+            try:
+                found[sysctl.of_link(folder.name, setting)] = (folder / setting).read_text().strip()
+            except OSError:
+                continue
+    return found
+
+
+def _listeners() -> frozenset[facts.Listener]:
+    found: set[facts.Listener] = set()
+    for protocol in ("tcp", "udp"):
+        for version in ("", "6"):
+            try:
+                text = Path(f"/proc/net/{protocol}{version}").read_text()
+            except OSError:
+                continue
+            found |= facts.parse_listeners(text, protocol)
+    return frozenset(found)

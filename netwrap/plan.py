@@ -1,0 +1,325 @@
+"""From a wish, the facts and what stands, to a Plan. Everything is checked here, before the first change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+
+from netwrap import drivers
+from netwrap.errors import BadInput, NetwrapError
+from netwrap.facts import Facts, Space
+from netwrap.ipam import free_subnet, next_address
+from netwrap.model import (
+    Container,
+    Endpoint,
+    Network,
+    Publication,
+    PublishedPort,
+    State,
+    bridge_name,
+    container_name,
+    digest,
+    mac_of,
+    usable,
+)
+from netwrap.steps import Plan, Step, netns, owned
+
+
+@dataclass(frozen=True)
+class NetworkWish:
+    """`network create`: None is "choose for me"; mtu in bytes."""
+
+    name: str
+    driver: str = "bridge"
+    subnet: IPv4Network | None = None
+    gateway: IPv4Address | None = None
+    ip_range: IPv4Network | None = None
+    mtu: int | None = None
+    internal: bool = False
+
+
+@dataclass(frozen=True)
+class ConnectWish:
+    """`connect` a process (pid) or a namespace (netns), or `run` in a new one where both are None."""
+
+    network: str
+    pid: int | None = None
+    netns: str | None = None
+    name: str | None = None
+    ip: IPv4Address | None = None
+    mac: str | None = None
+    ifname: str | None = None
+    ports: tuple[PublishedPort, ...] = ()
+
+
+def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
+    """Plans a network, and the host's part where it is the first. Errors: BadInput."""
+    driver = drivers.load(wish.driver)
+    network = _network(wish, seen, state)
+    steps: tuple[Step, ...] = ()
+    already: tuple[str, ...] = ()
+    if "host" not in state.owners:
+        steps += owned("host", driver.host(seen))
+        if not any(s.kind == "sysctl" for s in steps):
+            already = ("forwarding is on already; it stays as it is, also afterwards",)
+    steps += owned(network.owner, driver.create(network, seen))
+    _refuse_existing_chains(steps, seen)
+    return Plan(f"network create {network.name}", steps, already, (network,))
+
+
+def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
+    if wish.name in state.networks:
+        raise BadInput(f"network {wish.name!r} exists", f"netwrap network inspect {wish.name}")
+    bridge = bridge_name(wish.name)
+    if seen.host.has_name(bridge):
+        raise BadInput(
+            f"an interface {bridge!r} is there already, and it is not netwrap's",
+            f"choose another name, or look at it: ip link show dev {bridge}",
+        )
+    subnet = wish.subnet or free_subnet(
+        [net for net, _ in seen.occupied()] + [n.subnet for n in state.networks.values()]
+    )
+    _refuse_overlap(subnet, seen, state)
+    gateway = wish.gateway or subnet.network_address + 1
+    if not usable(subnet, gateway):
+        raise BadInput(f"gateway {gateway} is no host's address in {subnet}", f"--gateway {subnet.network_address + 1}")
+    if wish.ip_range is not None and not wish.ip_range.subnet_of(subnet):
+        raise BadInput(f"range {wish.ip_range} is not inside {subnet}", f"--ip-range {next(subnet.subnets())}")
+    mtu = wish.mtu if wish.mtu is not None else seen.default_mtu()
+    if not 68 <= mtu <= 65535:
+        raise BadInput(f"MTU {mtu} is not from 68 to 65535", "--mtu 1500")
+    return Network(wish.name, wish.driver, subnet, gateway, bridge, mtu, wish.internal, wish.ip_range)
+
+
+def _refuse_overlap(subnet: IPv4Network, seen: Facts, state: State) -> None:
+    own = [(n.subnet, f"network {n.name!r} ({n.subnet})") for n in state.networks.values()]
+    for net, where in own + seen.occupied():
+        if subnet.overlaps(net):
+            raise BadInput(
+                f"subnet {subnet} overlaps {where}; the kernel would take it and send packets astray",
+                "leave --subnet out, and a free one is chosen",
+            )
+
+
+def _refuse_existing_chains(steps: Iterable[Step], seen: Facts) -> None:
+    for step in steps:
+        if step.kind == "chain" and step.probe.key in seen.rules:
+            table, chain = step.probe.key
+            raise BadInput(
+                f"a chain {chain} is there already in the {table} table, and not by this state",
+                f"see what is in it: iptables -w -t {table} -S {chain}; with another state: netwrap --state-dir DIR network list",
+            )
+
+
+def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None = None) -> Plan:
+    """Plans one container's place on a network, with its ports; `made` is a new one whose handle is there already.
+
+    Errors: BadInput, NetwrapError.
+    """
+    network = state.network(wish.network)
+    _refuse_down(network, seen)
+    taken = {e.ip for e in state.endpoints_of(network=network.name)} | {network.gateway} | seen.addresses()
+    ip = _address(wish, network, taken, state)
+    container, is_new = (made, True) if made else _container(wish, ip, seen, state)
+    space = seen.space(container.netns) if container.inode else Space()
+    endpoint = _endpoint(wish, network, container, space or Space(), ip, seen, state)
+
+    driver = drivers.load(network.driver)
+    steps: tuple[Step, ...] = ()
+    if is_new and container.ours and not made:
+        steps += owned(container.owner, (_handle(container),))
+    steps += owned(endpoint.owner, driver.connect(network, endpoint, container, seen))
+    already: tuple[str, ...] = ()
+    if not endpoint.default_route:
+        already = (f"{container.name} gets no default route by {network.name}",)
+    makes = (container, endpoint) if is_new else (endpoint,)
+    plan = Plan(f"connect {container.name} to {network.name}", steps, already, makes)
+    if not wish.ports:
+        return plan
+    published = publish(endpoint, wish.ports, seen, state)
+    return replace(plan, steps=steps + published.steps, makes=plan.makes + published.makes)
+
+
+def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, state: State) -> Plan:
+    """Plans ports of an endpoint, with what its network needs for the first of them. Errors: BadInput."""
+    network = state.network(endpoint.network)
+    if network.internal:
+        raise BadInput(
+            f"network {network.name!r} is internal: it publishes nothing",
+            "netwrap network create NAME, without --internal",
+        )
+    driver = drivers.load(network.driver)
+    steps: tuple[Step, ...] = ()
+    if f"published:{network.name}" not in state.owners:
+        steps += owned(f"published:{network.name}", driver.publishing(network, seen))
+    hairpin = f"hairpin:{endpoint.container}/{endpoint.network}"
+    if hairpin not in state.owners:
+        steps += owned(hairpin, driver.hairpin(endpoint))
+    publications = []
+    for number, port in enumerate(ports):
+        _refuse_taken(port, ports[:number], seen, state)
+        publication = Publication(endpoint.container, endpoint.network, port)
+        steps += owned(publication.owner, driver.publish(endpoint, port))
+        publications.append(publication)
+    title = f"publish {endpoint.container} {' '.join(p.spec for p in ports)}"
+    return Plan(title, steps, makes=tuple(publications))
+
+
+def _refuse_down(network: Network, seen: Facts) -> None:
+    if network.bridge not in seen.host.links:
+        raise NetwrapError(
+            f"network {network.name!r} is down: its bridge {network.bridge} is gone",
+            f"netwrap network remove --force {network.name}, then create it again",
+        )
+
+
+def _address(wish: ConnectWish, network: Network, taken: set[IPv4Address], state: State) -> IPv4Address:
+    if wish.ip is None:
+        return next_address(network.subnet, taken, state.last.get(network.name), network.ip_range)
+    hint = f"leave --ip out, and a free address of {network.subnet} is chosen"
+    if not usable(network.subnet, wish.ip):
+        raise BadInput(f"address {wish.ip} is no host's address in {network.subnet}", hint)
+    if wish.ip == network.gateway:
+        raise BadInput(f"address {wish.ip} is the gateway of {network.name}", hint)
+    for endpoint in state.endpoints_of(network=network.name):
+        if endpoint.ip == wish.ip:
+            raise BadInput(f"address {wish.ip} is in use by {endpoint.container}", hint)
+    if wish.ip in taken:
+        raise BadInput(f"address {wish.ip} is in use by this host", hint)
+    return wish.ip
+
+
+def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) -> tuple[Container, bool]:
+    """The container that a wish means, and whether it is a new one."""
+    if wish.pid is not None:
+        found = _by_pid(wish.pid, wish.name, seen)
+    elif wish.netns is not None:
+        found = _by_netns(wish.netns, wish.name, seen)
+    else:
+        name = wish.name or f"c-{digest(seen.boot_id, wish.network, ip)}"
+        found = Container(name, 0, ours=True, boot_id=seen.boot_id, started=True)
+    if found.inode and found.inode == seen.inode:
+        raise BadInput(
+            f"{f'process {wish.pid}' if wish.pid else f'namespace {wish.netns!r}'} lives in the host's own network namespace",
+            "start the process in one of its own: unshare --net COMMAND, or: netwrap run --net NAME -- COMMAND",
+        )
+    for known in state.containers.values():
+        if found.inode and known.inode == found.inode:
+            if wish.name not in (None, known.name):
+                raise BadInput(
+                    f"name {wish.name!r}: this process is connected as {known.name!r} already",
+                    f"leave --name out, or: netwrap disconnect {known.name}",
+                )
+            return known, False
+    if found.name in state.containers:
+        raise BadInput(
+            f"a container {found.name!r} exists", f"choose another --name, or: netwrap disconnect {found.name}"
+        )
+    if found.ours and found.name in seen.handles:
+        raise BadInput(
+            f"a namespace {found.name!r} is there already in /run/netns, and it is not netwrap's",
+            f"choose another --name, or connect it: netwrap connect --netns {found.name} --net {wish.network}",
+        )
+    return found, True
+
+
+def _by_pid(pid: int, name: str | None, seen: Facts) -> Container:
+    process = seen.processes.get(pid)
+    if process is None:
+        raise BadInput(f"no process {pid}", "ps -e lists the processes")
+    if process.tgid != pid:
+        raise BadInput(f"{pid} is a thread of process {process.tgid}", f"netwrap connect --pid {process.tgid} …")
+    name = name or f"c-{digest(seen.boot_id, pid, process.starttime)}"
+    return Container(name, process.inode, True, pid, process.starttime, seen.boot_id)
+
+
+def _by_netns(handle: str, name: str | None, seen: Facts) -> Container:
+    container_name(handle)
+    if handle not in seen.handles:
+        raise BadInput(f"no namespace {handle!r} in /run/netns", "ip netns list")
+    if name not in (None, handle):
+        raise BadInput(f"name {name!r}: with --netns the container is called {handle!r}", "leave --name out")
+    return Container(handle, seen.handles[handle], ours=False, boot_id=seen.boot_id)
+
+
+def _handle(container: Container) -> Step:
+    if container.pid is None:
+        return netns.add(
+            container.netns, f"A network namespace of its own for {container.name}: no link, no route yet."
+        )
+    return netns.attach(
+        container.netns,
+        container.pid,
+        f"Process {container.pid}'s network namespace gets the name {container.name}. The tutorial's link to "
+        f"/proc/{container.pid}/ns/net would dangle when the process ends, and lead astray when its number is used again.",
+    )
+
+
+def _endpoint(
+    wish: ConnectWish, network: Network, container: Container, space: Space, ip: IPv4Address, seen: Facts, state: State
+) -> Endpoint:
+    others = state.endpoints_of(container=container.name)
+    if any(e.network == network.name for e in others):
+        raise BadInput(
+            f"{container.name} is connected to {network.name} already",
+            f"netwrap disconnect {container.name} --net {network.name}",
+        )
+    mac = wish.mac or mac_of("container", ip)
+    for endpoint in state.endpoints_of(network=network.name):
+        if endpoint.mac == mac:
+            raise BadInput(f"MAC {mac} is in use by {endpoint.container}", "leave --mac out, and one is chosen")
+    has_default = any(r.dst == "default" and ":" not in (r.via or "") for r in space.routes)
+    suffix = next(s for s in _suffixes(network.name, ip) if not _is_taken(s, seen))
+    return Endpoint(
+        container.name,
+        network.name,
+        ip,
+        mac,
+        _ifname(wish, container, space, others),
+        f"veth{suffix}",
+        mac_of("veth", ip),
+        f"peer{suffix}",
+        default_route=not (network.internal or has_default or any(e.default_route for e in others)),
+    )
+
+
+def _suffixes(network: str, ip: IPv4Address) -> Iterator[str]:
+    return (digest(network, ip, attempt, length=7) for attempt in range(1000))
+
+
+def _is_taken(suffix: str, seen: Facts) -> bool:
+    return seen.host.has_name(f"veth{suffix}") or seen.host.has_name(f"peer{suffix}")
+
+
+def _ifname(wish: ConnectWish, container: Container, space: Space, others: tuple[Endpoint, ...]) -> str:
+    taken = {e.ifname for e in others}
+    if wish.ifname is None:
+        return next(f"eth{n}" for n in range(10_000) if f"eth{n}" not in taken and not space.has_name(f"eth{n}"))
+    if wish.ifname in taken or space.has_name(wish.ifname):
+        raise BadInput(
+            f"{container.name} has an interface {wish.ifname!r} already", "leave --ifname out, and one is chosen"
+        )
+    return wish.ifname
+
+
+def _refuse_taken(port: PublishedPort, before: tuple[PublishedPort, ...], seen: Facts, state: State) -> None:
+    for publication in state.publications:
+        if publication.port.clashes(port):
+            raise BadInput(
+                f"port {port.spec}: {publication.container} publishes {publication.port.spec}",
+                f"choose another host port, or: netwrap unpublish {publication.container} {publication.port.spec}",
+            )
+    if any(port.clashes(other) for other in before):
+        raise BadInput(f"port {port.spec} is given twice", "give each host port once")
+    if port.host_ip is not None and not port.host_ip.is_loopback and port.host_ip not in seen.addresses():
+        raise BadInput(
+            f"port {port.spec}: this machine has no address {port.host_ip}", "ip -br addr lists its addresses"
+        )
+    for listener in seen.listeners:
+        taken = PublishedPort(listener.port, listener.port, listener.protocol, 1, listener.ip)
+        if port.clashes(taken):
+            raise BadInput(
+                f"port {port.spec}: a socket of this host listens on {listener.ip or '*'}:{listener.port}/{listener.protocol}",
+                f"choose another host port, or see who listens: ss -lnp 'sport = :{listener.port}'",
+            )

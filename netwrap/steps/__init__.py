@@ -1,0 +1,94 @@
+"""The core values: a Plan is a tuple of Steps; a Step is born with do, undo, probe and why.
+
+The constructors stand beside this file, one module a tool or object: link, addr, route, netns,
+iptables, sysctl. Each makes one Step that changes one thing, with the inverse that gives back what was.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from netwrap.model import Container, Endpoint, Netns, Network, Publication
+
+SHELL_PID = "$$"
+"""In a command: the process that runs it, as a shell spells it. Names the host's own namespace."""
+
+_BARE = {SHELL_PID, "!"}  # words that a script's shell takes as they are, though shlex would quote them
+
+Object = Network | Container | Endpoint | Publication
+"""What a plan makes, apart from kernel objects: a row of the store."""
+
+
+@dataclass(frozen=True)
+class Cmd:
+    """One visible command; in which namespace it works is data."""
+
+    argv: tuple[str, ...]
+    ns: Netns | None = None
+
+    def line(self) -> tuple[str, ...]:
+        """The words to spawn: `ip -n NS …` or `ip netns exec NS …` where it works in a namespace."""
+        if self.ns is None:
+            return self.argv
+        if self.argv[0] == "ip":
+            return ("ip", "-n", self.ns.name, *self.argv[1:])
+        return ("ip", "netns", "exec", self.ns.name, *self.argv)
+
+    def text(self) -> str:
+        """The line in the exact form that a shell takes."""
+        return shell_line(self.line())
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question to the facts, as data, so that a later process can ask it after a crash."""
+
+    kind: str
+    key: tuple[str, ...]
+    ns: Netns | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change: how to make it, take it back, see whether it holds, and why it is made.
+
+    `owner` is the object it belongs to; `inverts` is the journal's number of the step that it takes back.
+    """
+
+    kind: str
+    do: Cmd
+    undo: Cmd | None
+    probe: Probe
+    why: str
+    owner: str = ""
+    inverts: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An ordered list of steps with what they make, or take down, in the store."""
+
+    title: str
+    steps: tuple[Step, ...] = ()
+    already: tuple[str, ...] = ()
+    """Sentences about what needs no step."""
+    makes: tuple[Object, ...] = ()
+    removes: tuple[str, ...] = ()
+    """Owners that no longer stand when the plan is done."""
+
+    @property
+    def tools(self) -> frozenset[str]:
+        """The programs that the plan and its way back need."""
+        return frozenset(c.argv[0] for s in self.steps for c in (s.do, s.undo) if c is not None)
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Joins words so that a shell takes them apart again."""
+    return " ".join(w if w in _BARE else shlex.quote(w) for w in words)
+
+
+def owned(owner: str, steps: Iterable[Step]) -> tuple[Step, ...]:
+    """The steps as belonging to an object, apart from those that say already whose they are."""
+    return tuple(step if step.owner else replace(step, owner=owner) for step in steps)

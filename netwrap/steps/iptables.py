@@ -1,0 +1,50 @@
+"""Steps on firewall rules: `iptables` (iptables(8)). Every rule carries a comment of ours: that is its mark.
+
+Rule words are written as iptables-save prints them (`-m tcp` said, hosts as /32), so that a probe can
+compare them with what the kernel has.
+"""
+
+from __future__ import annotations
+
+from netwrap.steps import Cmd, Probe, Step
+
+MARK = "netwrap:"
+
+
+def new_chain(table: str, chain: str, why: str) -> Step:
+    """Makes a chain of our own, at most 28 characters long."""
+    return Step(
+        "chain",
+        _iptables(table, "-N", chain),
+        _iptables(table, "-X", chain),
+        Probe("chain", (table, chain)),
+        why,
+    )
+
+
+def append(table: str, chain: str, mark: str, rule: tuple[str, ...], target: tuple[str, ...], why: str) -> Step:
+    """Adds a rule at the end of a chain."""
+    return _rule("-A", table, chain, mark, rule, target, why)
+
+
+def insert(table: str, chain: str, mark: str, rule: tuple[str, ...], target: tuple[str, ...], why: str) -> Step:
+    """Adds a rule at the head of a chain."""
+    return _rule("-I", table, chain, mark, rule, target, why)
+
+
+def _rule(
+    how: str, table: str, chain: str, mark: str, rule: tuple[str, ...], target: tuple[str, ...], why: str
+) -> Step:
+    words = (*rule, "-m", "comment", "--comment", MARK + mark, "-j", *target)
+    return Step(
+        "rule",
+        _iptables(table, how, chain, *words),
+        _iptables(table, "-D", chain, *words),
+        Probe("rule", (table, chain, *words)),
+        why,
+    )
+
+
+def _iptables(table: str, *words: str) -> Cmd:
+    where = () if table == "filter" else ("-t", table)
+    return Cmd(("iptables", "-w", *where, *words))

@@ -1,0 +1,83 @@
+"""Steps on links: `ip link` (ip-link(8)). Probes name a link by name and MAC: a stranger's never passes for ours."""
+
+from __future__ import annotations
+
+from netwrap.model import LINK_GROUP, Netns
+from netwrap.steps import SHELL_PID, Cmd, Probe, Step
+
+LOOPBACK_MAC = "00:00:00:00:00:00"
+
+
+def add_bridge(name: str, mac: str, mtu: int, why: str) -> Step:
+    """Makes a bridge with its MAC, MTU and our group in one command: it bears our mark from its first moment."""
+    return Step(
+        "link add",
+        Cmd(
+            ("ip", "link", "add", "name", name, "address", mac, *_mtu(mtu), "group", str(LINK_GROUP), "type", "bridge")
+        ),
+        Cmd(("ip", "link", "del", "dev", name)),
+        Probe("link", (name, mac)),
+        why,
+    )
+
+
+def add_veth(name: str, mac: str, peer: str, peer_mac: str, mtu: int, why: str) -> Step:
+    """Makes a veth pair on the host (veth(4)); deleting one end deletes both."""
+    outer = ("name", name, "address", mac, *_mtu(mtu), "group", str(LINK_GROUP))
+    inner = ("name", peer, "address", peer_mac, *_mtu(mtu))
+    return Step(
+        "link add",
+        Cmd(("ip", "link", "add", *outer, "type", "veth", "peer", *inner)),
+        Cmd(("ip", "link", "del", "dev", name)),
+        Probe("link", (name, mac)),
+        why,
+    )
+
+
+def set_up(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
+    """Brings a link up that was down."""
+    return Step(
+        "link up",
+        Cmd(("ip", "link", "set", "dev", name, "up"), ns),
+        Cmd(("ip", "link", "set", "dev", name, "down"), ns),
+        Probe("up", (name, mac), ns),
+        why,
+    )
+
+
+def set_master(name: str, mac: str, bridge: str, why: str) -> Step:
+    """Plugs a link that has no master into a bridge."""
+    return Step(
+        "link master",
+        Cmd(("ip", "link", "set", "dev", name, "master", bridge)),
+        Cmd(("ip", "link", "set", "dev", name, "nomaster")),
+        Probe("master", (name, mac, bridge)),
+        why,
+    )
+
+
+def set_hairpin(name: str, mac: str, why: str) -> Step:
+    """Lets a bridge port send a frame back out where it came in (bridge(8), hairpin)."""
+    return Step(
+        "link hairpin",
+        Cmd(("ip", "link", "set", "dev", name, "type", "bridge_slave", "hairpin", "on")),
+        Cmd(("ip", "link", "set", "dev", name, "type", "bridge_slave", "hairpin", "off")),
+        Probe("hairpin", (name, mac)),
+        why,
+    )
+
+
+def move(name: str, mac: str, ns: Netns, ifname: str, why: str) -> Step:
+    """Moves a link from the host into a namespace and gives it its name there, in one command."""
+    return Step(
+        "link netns",
+        Cmd(("ip", "link", "set", "dev", name, "netns", ns.name, "name", ifname)),
+        Cmd(("ip", "link", "set", "dev", ifname, "netns", SHELL_PID, "name", name), ns),
+        Probe("link", (ifname, mac), ns),
+        why,
+    )
+
+
+def _mtu(mtu: int) -> tuple[str, ...]:
+    """The words for an MTU in bytes; 1500 is what the kernel gives anyway."""
+    return () if mtu == 1500 else ("mtu", str(mtu))

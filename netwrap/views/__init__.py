@@ -1,0 +1,1 @@
+"""Data to text. Nothing here asks or changes anything."""

@@ -1,0 +1,46 @@
+"""Networks, endpoints and the log as JSON, with the keys of the command line's contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from netwrap.model import Container, Endpoint, Network, State
+
+
+def dumps(data: object) -> str:
+    """One JSON document."""
+    return json.dumps(data, indent=2, default=str)
+
+
+def network(found: Network, health: str, endpoints: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """A network; `links` are the networks that it is linked to."""
+    return {
+        "name": found.name,
+        "driver": found.driver,
+        "subnet": str(found.subnet),
+        "gateway": str(found.gateway),
+        "ip_range": str(found.ip_range) if found.ip_range else None,
+        "bridge": found.bridge,
+        "mtu": found.mtu,
+        "internal": found.internal,
+        "state": health,
+        "links": [],
+        "endpoints": list(endpoints),
+    }
+
+
+def endpoint(found: Endpoint, container: Container, state: State, health: str) -> dict[str, Any]:
+    """An endpoint with its container's pid and its ports."""
+    return {
+        "name": found.container,
+        "pid": container.pid,
+        "net": found.network,
+        "ip": str(found.ip),
+        "mac": found.mac,
+        "ifname": found.ifname,
+        "veth": found.veth,
+        "ports": [port.spec for port in state.ports_of(found)],
+        "state": health,
+    }
