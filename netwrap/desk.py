@@ -243,7 +243,7 @@ def _refuse_other_host(store: Store) -> None:
         return
     if machine[0] == boot_id() and machine[1] != own_namespace():
         raise BadInput(
-            f"the objects in {store.path} stand in another network namespace ({machine[1]}, this one is {own_namespace()})",
+            f"the objects in {store.path} stand in network namespace {machine[1]}, and this one is {own_namespace()}",
             "use another state here: netwrap --state-dir DIR …",
         )
 

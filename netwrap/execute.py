@@ -131,6 +131,16 @@ def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | Non
     return str(child.stdout.decode(errors="replace"))
 
 
+def background(words: Sequence[str]) -> int:
+    """Starts a program on our own terminal and does not wait; gives its pid. Errors: OSError."""
+    return os.posix_spawnp(words[0], list(words), os.environ)
+
+
+def foreground(words: Sequence[str]) -> int:
+    """Runs a program on our own terminal; gives its exit code, -N for signal N. Errors: OSError."""
+    return os.waitstatus_to_exitcode(os.waitpid(background(words), 0)[1])
+
+
 def missing(program: str) -> NetwrapError:
     """The error for a program that is not installed."""
     return NetwrapError(

@@ -221,7 +221,7 @@ def link_name(text: str) -> str:
     """Checks an interface name: at most 15 characters (IFNAMSIZ, netdevice(7)). Errors: BadInput."""
     if not _LINK.fullmatch(text) or text in _RESERVED:
         raise BadInput(
-            f"interface name {text!r}: 1 to 15 of a-z A-Z 0-9 _ . -, a letter or digit first, and not all, default or lo",
+            f"interface name {text!r}: 1 to 15 of a-z A-Z 0-9 _ . -, letter or digit first, and not all, default, lo",
             "netwrap connect --ifname eth0 --net NETWORK --pid PID",
         )
     return text

@@ -108,7 +108,7 @@ def _refuse_existing_chains(steps: Iterable[Step], seen: Facts) -> None:
             table, chain = step.probe.key
             raise BadInput(
                 f"a chain {chain} is there already in the {table} table, and not by this state",
-                f"see what is in it: iptables -w -t {table} -S {chain}; with another state: netwrap --state-dir DIR network list",
+                f"see what is in it: iptables -w -t {table} -S {chain}; or use its state: netwrap --state-dir DIR …",
             )
 
 
@@ -200,8 +200,9 @@ def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) ->
         name = wish.name or f"c-{digest(seen.boot_id, wish.network, ip)}"
         found = Container(name, 0, ours=True, boot_id=seen.boot_id, started=True)
     if found.inode and found.inode == seen.inode:
+        what = f"process {wish.pid}" if wish.pid else f"namespace {wish.netns!r}"
         raise BadInput(
-            f"{f'process {wish.pid}' if wish.pid else f'namespace {wish.netns!r}'} lives in the host's own network namespace",
+            f"{what} lives in the host's own network namespace",
             "start the process in one of its own: unshare --net COMMAND, or: netwrap run --net NAME -- COMMAND",
         )
     for known in state.containers.values():
@@ -252,7 +253,7 @@ def _handle(container: Container) -> Step:
         container.netns,
         container.pid,
         f"Process {container.pid}'s network namespace gets the name {container.name}. The tutorial's link to "
-        f"/proc/{container.pid}/ns/net would dangle when the process ends, and lead astray when its number is used again.",
+        f"/proc/{container.pid}/ns/net would dangle when the process ends, and lead astray when its number is reused.",
     )
 
 
@@ -319,7 +320,8 @@ def _refuse_taken(port: PublishedPort, before: tuple[PublishedPort, ...], seen: 
     for listener in seen.listeners:
         taken = PublishedPort(listener.port, listener.port, listener.protocol, 1, listener.ip)
         if port.clashes(taken):
+            where = f"{listener.ip or '*'}:{listener.port}/{listener.protocol}"
             raise BadInput(
-                f"port {port.spec}: a socket of this host listens on {listener.ip or '*'}:{listener.port}/{listener.protocol}",
+                f"port {port.spec}: a socket of this host listens on {where}",
                 f"choose another host port, or see who listens: ss -lnp 'sport = :{listener.port}'",
             )

@@ -7,7 +7,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from types import FrameType
 from netwrap import app, plan
 from netwrap.desk import Mode, changing, reading, talk
 from netwrap.errors import BadInput, Interrupted, NetwrapError
+from netwrap.execute import background
 from netwrap.look import process
 from netwrap.model import Container, Endpoint, Netns
 from netwrap.plan import ConnectWish
@@ -89,29 +90,41 @@ def _build(mode: Mode, wish: ConnectWish) -> str:
         return container.name
 
 
-def _supervise(mode: Mode, name: str, command: list[str], started: object = None) -> int:
-    """Starts the command, waits for its end, passes signals on, takes its network down."""
+def _supervise(mode: Mode, name: str, command: list[str], started: Callable[[], None] = lambda: None) -> int:
+    """Runs the command in its namespace, waits for its end, takes its network down; gives its exit code."""
     words = _words(name, command)
     if not mode.quiet:
         talk(f"+ {shell_line(words)}")
-    child = os.posix_spawnp(words[0], words, os.environ)
+
+    def remember(pid: int) -> None:
+        _remember(mode, name, pid)
+        started()
+
+    code = attend(words, remember)
+    _take_down(mode, name, None)
+    return code
+
+
+def attend(words: list[str], started: Callable[[int], None] = lambda _: None) -> int:
+    """Runs words that end in `unshare --fork --kill-child … COMMAND`, passes signals on; gives the exit code.
+
+    `started` is told the command's pid. A signal that the command has no handler for ends it.
+    """
+    ended_by: list[int] = []
+    child = background(words)
     init = _init_of(child)
     if init is not None:
-        _remember(mode, name, init)
-    if callable(started):
-        started()
-    ended_by: list[int] = []
+        started(init)
 
     def forward(number: int) -> None:
         if init is not None and not _pass_on(number, init):
             ended_by.append(number)
-            os.kill(child, signal.SIGKILL)  # unshare --kill-child takes the command along
+            os.kill(child, signal.SIGKILL)  # --kill-child takes the command along
 
     with _pidfd(init or child) as ended, _handling(forward):
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if ended is not None:
             select.select([ended], [], [], 10)
-    _take_down(mode, name, None)
     if ended_by:
         code = -ended_by[0]
     return code if code >= 0 else 128 - code
@@ -167,9 +180,8 @@ def _take_down(mode: Mode, name: str, network: str | None) -> None:
 
 
 @contextmanager
-def _handling(handle: object) -> Iterator[int]:
+def _handling(handle: Callable[[int], None]) -> Iterator[int]:
     """Calls `handle` for each signal that a user or system ends commands with; gives a descriptor that wakes."""
-    assert callable(handle)
     read, write = os.pipe()
     os.set_blocking(write, False)
 

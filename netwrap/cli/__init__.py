@@ -68,6 +68,10 @@ def run(arguments: list[str]) -> int:
         return 1
     except OSError as error:
         return _complain(f"{error.filename or 'system'}: {error.strerror or error}", "netwrap log", 1)
+    except Exception as error:  # a fault of ours; the journal has what was done, and the next command sees to it
+        if os.environ.get("NETWRAP_DEBUG"):
+            raise
+        return _complain(f"{type(error).__name__}: {error}", "NETWRAP_DEBUG=1 netwrap … shows where; netwrap log", 1)
 
 
 def _usage(error: typer.TyperException) -> int:

@@ -152,7 +152,8 @@ class Bridge:
         yield link.set_hairpin(
             endpoint.veth,
             endpoint.veth_mac,
-            f"{endpoint.container} may call its own published port: with br_netfilter the frame leaves by the port it came in.",
+            f"{endpoint.container} may call its own published port: with br_netfilter the frame leaves by the port "
+            "that it came in.",
         )
 
     def publish(self, endpoint: Endpoint, port: PublishedPort) -> Iterator[Step]:
@@ -181,8 +182,8 @@ class Bridge:
                 mark,
                 rule,
                 target,
-                f"{named}, for who comes from outside. Only for addresses of this host: without dst-type LOCAL the rule "
-                "would catch traffic to other machines' ports too.",
+                f"{named}, for who comes from outside. Only for addresses of this host: without dst-type LOCAL "
+                "the rule would catch traffic to other machines' ports too.",
             )
         yield iptables.append(
             "nat", "OUTPUT", mark, rule, target, f"{named}, for the host itself: its own packets never pass PREROUTING."

@@ -6,16 +6,19 @@ from collections.abc import Iterator
 
 from netwrap.facts import Facts, Link, Space
 
+_BUILT_IN = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
+"""iptables makes these when it first looks into a table, and they stay."""
+
 
 def diff(before: Facts, after: Facts) -> str:
     """Lines that went (-) and came (+), by namespace; a sentence where nothing did."""
-    old, new = list(_lines(before)), list(_lines(after))
+    old, new = list(lines(before)), list(lines(after))
     gone = [f"  - {line}" for line in old if line not in new]
     came = [f"  + {line}" for line in new if line not in old]
     return "\n".join([*gone, *came]) or "  (no change that netwrap looks at)"
 
 
-def _lines(seen: Facts) -> Iterator[str]:
+def lines(seen: Facts) -> Iterator[str]:
     """Everything seen, one line an object. Unlike a diff of `ip` output it has no counters in it."""
     yield from _space("", seen.host)
     names = {inode: name for name, inode in seen.handles.items()}
@@ -24,7 +27,8 @@ def _lines(seen: Facts) -> Iterator[str]:
     for inode, space in seen.spaces.items():
         yield from _space(f"[{names.get(inode, inode)}] ", space)
     for (table, chain), rules in seen.rules.items():
-        yield f"{table}: chain {chain}"
+        if chain not in _BUILT_IN:
+            yield f"{table}: chain {chain}"
         for rule in rules:
             yield f"{table}: -A {chain} {' '.join(rule)}"
     for key, value in seen.sysctls.items():

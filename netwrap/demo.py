@@ -1,0 +1,171 @@
+"""`netwrap demo`: the tutorial from its first command to its last, told with real processes and real packets.
+
+It runs inside a sandbox with a LAN and an internet around (sandbox.py has the map).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from netwrap import app, sandbox
+from netwrap.desk import Mode, read_key
+from netwrap.errors import CommandFailed, NetwrapError
+from netwrap.execute import background, foreground, spawn
+from netwrap.facts import Facts
+from netwrap.look import look, own_namespace, process
+from netwrap.steps import Step, shell_line
+from netwrap.views.diff import diff, lines
+
+SUBNET, GATEWAY, C1, C2 = "10.0.0.1/24", "10.0.0.1", "10.0.0.2", "10.0.0.3"
+
+
+@dataclass
+class Story:
+    """How it is told: each command shown as it runs, each test with what should come of it."""
+
+    step: bool
+    tests: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def chapter(self, title: str, text: str) -> None:
+        """A heading; with --step it waits for a key. Errors: NetwrapError where the user stops."""
+        if self.step and read_key("\n  any key = go on, q = stop > ") in ("q", "\x03", "\x04"):
+            raise NetwrapError("the demo is stopped at your word; its sandbox is gone", "netwrap demo")
+        say(f"\n== {title}\n   {text}\n")
+
+    def netwrap(self, *words: str, changes: bool = True) -> None:
+        """Runs a netwrap command as one types it. Errors: NetwrapError where it fails."""
+        words = (*words, "--step") if changes and self.step else words
+        say(f"$ {shell_line(('netwrap', *words))}")
+        if foreground([sys.executable, "-m", "netwrap", *words]) != 0:
+            raise NetwrapError(f"netwrap {shell_line(words)} failed in the demo", "netwrap sandbox --lan")
+        say("")
+
+    def test(self, what: str, command: str, expected: str | None) -> None:
+        """Runs a test; `expected` is a text that its output has to hold, None that it has to fail."""
+        self.tests += 1
+        say(f"$ {command}")
+        try:
+            output = spawn(shlex.split(command))
+        except CommandFailed:
+            output = ""
+        answer = next((li for li in output.splitlines() if expected and expected in li), "no answer")
+        well = (answer != "no answer") == (expected is not None)
+        if not well:
+            self.wrong.append(what)
+        say(f"  {answer}\n  {'ok' if well else 'WRONG'}: {what}\n")
+
+    def by_hand(self, line: tuple[str, ...]) -> None:
+        """Runs a command by hand, netwrap not knowing of it."""
+        say(f"$ {shell_line(line)}")
+        spawn(line)
+
+
+def say(text: str) -> None:
+    """The story goes to stdout, together with the results of its commands."""
+    print(text, flush=True)
+
+
+def tell(*, step: bool) -> int:
+    """Tells it; gives 0 where every test came out as it should and nothing is left."""
+    story = Story(step)
+    say("A throw-away host of its own, with a LAN and an internet around:")
+    say("\n".join("  " + li for li in (sandbox.__doc__ or "").splitlines() if "----" in li))
+    servers = [_container("c1"), _container("c2")]
+    before = look(servers)
+    try:
+        _build(story, *servers)
+        _try(story)
+        return _take_back(story, servers, before)
+    finally:
+        for pid in servers:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _container(name: str) -> int:
+    """Starts a process in a network namespace of its own; it serves on port 80. Gives its pid."""
+    words = ["unshare", "--net", sys.executable, "-m", "netwrap.peer", name, "80"]
+    pid = background(words)
+    for _ in range(2000):
+        found = process(pid)
+        tables = Path(f"/proc/{pid}/net/tcp")
+        if found and found.inode != own_namespace() and ":0050 " in tables.read_text():
+            return pid
+        time.sleep(0.01)
+    raise NetwrapError(f"process {pid} does not serve", shell_line(words))
+
+
+def _build(story: Story, first: int, second: int) -> None:
+    story.chapter("A network", "A bridge, the gateway's address on it, forwarding, and a way out.")
+    story.netwrap("network", "create", "--subnet", SUBNET, "testbridge")
+    story.netwrap("network", "list", changes=False)
+    story.chapter(
+        "Two containers", f"Processes {first} and {second}, each in an empty network namespace, serve on port 80."
+    )
+    story.netwrap("connect", "--pid", str(first), "--name", "c1", "--net", "testbridge")
+    story.netwrap("connect", "--pid", str(second), "--name", "c2", "--net", "testbridge")
+    story.chapter("A published port", "The host's port 8080 leads to port 80 of c1.")
+    story.netwrap("publish", "c1", "8080:80")
+    story.netwrap("ps", changes=False)
+
+
+def _try(story: Story) -> None:
+    story.chapter("Test 1: container to container", "Through the bridge.")
+    story.test("c1 reaches c2", f"ip netns exec c1 ping -c 1 -W 5 {C2}", "1 received")
+    story.test("c2 sees c1's own address", call(C2, 80, "c1"), f"you come from {C1}")
+
+    story.chapter("Test 2: host to container", "The host is the gateway: it has a route to the subnet.")
+    story.test("the host reaches c1", f"ping -c 1 -W 5 {C1}", "1 received")
+    story.test("c1 sees the gateway's address", call(C1, 80), f"you come from {GATEWAY}")
+
+    story.chapter(
+        "Test 3: container to the outside",
+        f"{sandbox.INTERNET} knows no way back to 10.0.0.0/24. First without the MASQUERADE rule, then with it.",
+    )
+    rule = _masquerade()
+    assert rule.undo is not None
+    story.by_hand(rule.undo.line())
+    story.test("without MASQUERADE there is no answer", f"ip netns exec c1 ping -c 1 -W 2 {sandbox.INTERNET}", None)
+    story.by_hand(rule.do.line())
+    story.test("with it there is", f"ip netns exec c1 ping -c 1 -W 5 {sandbox.INTERNET}", "1 received")
+
+    story.chapter("Test 4: the published port", "From a LAN machine, from the internet, and from the host itself.")
+    host, seen = sandbox.HOST, "you come from"
+    story.test("c1 sees the LAN machine", call(host, 8080, "neighbour"), f"{seen} {sandbox.NEIGHBOUR}")
+    story.test("c1 sees the internet host", call(host, 8080, "internet"), f"{seen} {sandbox.INTERNET}")
+    story.test("the host by its LAN address", call(host, 8080), "this is c1")
+    story.test("the host by 127.0.0.1", call("127.0.0.1", 8080), "this is c1")
+
+
+def call(address: str, port: int, where: str | None = None) -> str:
+    """The command that calls a service and prints its answer, from the host or from a namespace."""
+    inside = f"ip netns exec {where} " if where else ""
+    return f"{inside}timeout 20 bash -c 'cat </dev/tcp/{address}/{port}'"
+
+
+def _masquerade() -> Step:
+    """The rule that the first operation, `network create`, added for the way out."""
+    _, entries = app.operation(Mode(Path(sandbox.STATE_DIR)), 1)
+    return next(e.step for e in entries if "MASQUERADE" in e.step.do.argv)
+
+
+def _take_back(story: Story, servers: list[int], before: Facts) -> int:
+    story.chapter("All of it back", "Each step's inverse, the last step first.")
+    story.netwrap("disconnect", "c2")
+    story.netwrap("undo")
+    story.netwrap("disconnect", "c1")
+    story.netwrap("network", "remove", "testbridge")
+    story.chapter("The proof", "Links, addresses, routes, rules, settings and namespaces, here and in both containers.")
+    after = look(servers)
+    changed = [li for li in diff(before, after).splitlines() if li.startswith(("  +", "  -"))]
+    say("\n".join(changed) or f"  the same as before: {len(list(lines(after)))} objects compared")
+    for wrong in story.wrong:
+        say(f"  WRONG: {wrong}")
+    say(f"  {story.tests - len(story.wrong)} of {story.tests} tests came out as they should")
+    return 1 if changed or story.wrong else 0

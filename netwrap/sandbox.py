@@ -1,0 +1,134 @@
+"""The throw-away host: private namespaces, set up like a freshly started machine, with a LAN and an internet around.
+
+    internet 203.0.113.1 ---- 203.0.113.254 gateway 192.168.50.1 ---- LAN ---- 192.168.50.10 eth0 of the host
+                                                                       `------ 192.168.50.20 neighbour
+
+The internet host knows a way back to the LAN, and none to the subnets of containers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from netwrap.errors import CommandFailed, NetwrapError
+from netwrap.execute import background, require, spawn
+from netwrap.supervise import attend
+
+HOST, GATEWAY, NEIGHBOUR, LAN = "192.168.50.10", "192.168.50.1", "192.168.50.20", "192.168.50.0/24"
+INTERNET, UPLINK = "203.0.113.1", "203.0.113.254"
+STATE_DIR = "/run/netwrap"
+
+_MACHINE = """
+mount --make-rprivate /
+mount -t sysfs sysfs /sys
+mount -t tmpfs -o mode=0755 tmpfs /run
+mkdir -p /run/netns
+ip link set dev lo up
+sysctl net.ipv4.ip_forward=0
+"""
+
+_AROUND = f"""
+ip netns add gateway
+ip -n gateway link set dev lo up
+ip -n gateway link add name lan type bridge
+ip -n gateway addr add {GATEWAY}/24 dev lan
+ip -n gateway link set dev lan up
+ip link add name eth0 type veth peer name to-host netns gateway
+ip -n gateway link set dev to-host master lan up
+ip addr add {HOST}/24 dev eth0
+ip link set dev eth0 up
+ip route add default via {GATEWAY} dev eth0
+ip netns add neighbour
+ip -n neighbour link set dev lo up
+ip -n neighbour link add name eth0 type veth peer name to-neighbour netns gateway
+ip -n gateway link set dev to-neighbour master lan up
+ip -n neighbour addr add {NEIGHBOUR}/24 dev eth0
+ip -n neighbour link set dev eth0 up
+ip -n neighbour route add default via {GATEWAY} dev eth0
+ip netns add internet
+ip -n internet link set dev lo up
+ip -n internet link add name eth0 type veth peer name wan netns gateway
+ip -n gateway addr add {UPLINK}/24 dev wan
+ip -n gateway link set dev wan up
+ip -n internet addr add {INTERNET}/24 dev eth0
+ip -n internet link set dev eth0 up
+ip -n internet route add {LAN} via {UPLINK} dev eth0
+ip netns exec gateway sysctl net.ipv4.ip_forward=1
+"""
+
+
+def enter(command: list[str], *, around: bool) -> int:
+    """Runs a command inside a sandbox; gives its exit code. Nothing of it outlives it, not even by SIGKILL.
+
+    Errors: NetwrapError where an ordinary user may not make namespaces, or a tool is missing.
+    """
+    require(["ip", "mount", "setpriv", "sysctl", "unshare"])
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    _refuse_without_namespaces(user)
+    inside = [sys.executable, "-m", "netwrap", "sandbox-host", *(["--lan"] if around else []), "--", *command]
+    words = [
+        *("setpriv", "--pdeathsig", "KILL", "unshare", *user, "--mount", "--pid", "--fork", "--kill-child"),
+        *("--mount-proc", "unshare", "--net", *inside),
+    ]
+    return attend(words)
+
+
+def _refuse_without_namespaces(user: list[str]) -> None:
+    try:
+        spawn(["unshare", *user, "--mount", "--net", "true"])
+    except CommandFailed as error:
+        why = _switched_off() if user else ""
+        what = "user namespaces are not allowed for ordinary users here" if user else "namespaces are not allowed here"
+        raise NetwrapError(
+            f"{what}: {why or error.stderr or error}", "sudo netwrap sandbox, or: sudo netwrap demo"
+        ) from None
+
+
+def _switched_off() -> str:
+    """The setting that forbids user namespaces (user_namespaces(7); Ubuntu: apparmor_restrict_unprivileged_userns)."""
+    for key, forbids in (
+        ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+        ("kernel/unprivileged_userns_clone", "0"),
+        ("user/max_user_namespaces", "0"),
+    ):
+        try:
+            if (Path("/proc/sys") / key).read_text().strip() == forbids:
+                return f"{key.replace('/', '.')}={forbids}"
+        except OSError:
+            continue
+    return ""
+
+
+def inside(command: list[str], *, around: bool) -> int:
+    """The sandbox's first process: sets the machine up, runs the command, reaps; gives its exit code."""
+    for line in filter(None, (_MACHINE + (_AROUND if around else "")).splitlines()):
+        try:
+            spawn(line.split())
+        except CommandFailed as error:
+            raise NetwrapError(f"the sandbox cannot be set up: {error}", "sudo netwrap sandbox") from None
+    os.environ |= {"NETWRAP_SANDBOX": "1", "NETWRAP_STATE_DIR": STATE_DIR}
+    return _as_init(command)
+
+
+def _as_init(command: list[str]) -> int:
+    """Runs a command as pid 1 does: passes signals on, reaps orphans (pid_namespaces(7))."""
+    try:
+        child = background(command)
+    except OSError as error:
+        raise NetwrapError(f"{command[0]!r}: {error.strerror}", "netwrap sandbox -- COMMAND…") from None
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGINT or not os.isatty(0):  # Ctrl-C: the terminal has given it to the command already
+            os.kill(child, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, forward)
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
