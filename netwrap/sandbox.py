@@ -9,12 +9,13 @@ The internet host knows a way back to the LAN, and none to the subnets of contai
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 
-from netwrap.errors import CommandFailed, NetwrapError
+from netwrap.errors import BadInput, CommandFailed, NetwrapError
 from netwrap.execute import background, require, spawn
 from netwrap.supervise import attend
 
@@ -64,8 +65,10 @@ ip netns exec gateway sysctl net.ipv4.ip_forward=1
 def enter(command: list[str], *, around: bool) -> int:
     """Runs a command inside a sandbox; gives its exit code. Nothing of it outlives it, not even by SIGKILL.
 
-    Errors: NetwrapError where an ordinary user may not make namespaces, or a tool is missing.
+    Errors: BadInput for a command that is not there, NetwrapError where an ordinary user may not make namespaces, or a tool is missing.
     """
+    if shutil.which(command[0]) is None:
+        raise BadInput(f"no command {command[0]!r}", "netwrap sandbox -- COMMAND…")
     require(["ip", "mount", "setpriv", "sysctl", "unshare"])
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     _refuse_without_namespaces(user)
@@ -110,7 +113,8 @@ def inside(command: list[str], *, around: bool) -> int:
             spawn(line.split())
         except CommandFailed as error:
             raise NetwrapError(f"the sandbox cannot be set up: {error}", "sudo netwrap sandbox") from None
-    os.environ |= {"NETWRAP_SANDBOX": "1", "NETWRAP_STATE_DIR": STATE_DIR}
+    path = f"{os.environ['PATH']}:{Path(sys.executable).parent}"  # where netwrap itself is, in a virtual environment
+    os.environ |= {"NETWRAP_SANDBOX": "1", "NETWRAP_STATE_DIR": STATE_DIR, "PATH": path}
     return _as_init(command)
 
 
