@@ -260,7 +260,9 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
         if others and not mode.dry_run:
             listing = ", ".join(others)
             say(f"built upon it, and goes with it: {listing}")
-            if not confirm("go on?"):
+            with desk.signals.at_once():
+                agreed = confirm("go on?")
+            if not agreed:
                 raise BadInput(
                     f"operation {found.id}, {found.title}, has {listing} built upon it",
                     f"netwrap undo {found.id} --yes",

@@ -19,7 +19,7 @@ from netwrap.look import boot_id, look, own_namespace
 from netwrap.model import Netns, State
 from netwrap.steps import Plan, Step
 from netwrap.store import Operation, Store, lock
-from netwrap.undo import take_back
+from netwrap.undo import foundation, take_back
 from netwrap.views import script
 from netwrap.views.diff import diff
 
@@ -156,7 +156,7 @@ class Desk:
         if not left:
             self.store.end(op, state, removes)
             return
-        self.store.end(op, "failed", removes - {step.owner for step, _ in left})
+        self.store.end(op, "failed", removes - foundation(step.owner for step, _ in left))
         for step, failure in left:
             talk(f"left: {step.probe.kind} {' '.join(step.probe.key)}: {failure}\n  remove it with: {step.do.text()}")
         raise LeftBehind(
@@ -208,7 +208,7 @@ def changing(mode: Mode, title: str) -> Iterator[Desk]:
             yield desk
         return
     need_root()
-    with Signals() as signals, lock(mode.state_dir, title, _waiting):
+    with Signals() as signals, lock(mode.state_dir, title, lambda holder: _waiting(signals, holder)):
         store = Store(mode.state_dir, write=True)
         try:
             desk = Desk(mode, store, signals)
@@ -248,8 +248,11 @@ def _refuse_other_host(store: Store) -> None:
         )
 
 
-def _waiting(holder: str) -> None:
+@contextlib.contextmanager
+def _waiting(signals: Signals, holder: str) -> Iterator[None]:
     talk(f"netwrap: waiting for {holder}")
+    with signals.at_once():
+        yield
 
 
 def read_key(prompt: str) -> str:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import count, groupby
 from types import FrameType, TracebackType
@@ -55,11 +56,15 @@ class Runner(Protocol):
 
 
 class Signals:
-    """While entered, SIGINT, SIGTERM and SIGHUP end the running command, and `check` raises Interrupted."""
+    """While entered, SIGINT, SIGTERM and SIGHUP end the running command, and `check` raises Interrupted.
+
+    Inside `at_once`, where nothing is half done (waiting for a lock, for a key), they raise it themselves.
+    """
 
     def __init__(self) -> None:
         self.caught: int | None = None
         self.child: Any = None
+        self._at_once = False
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -77,6 +82,18 @@ class Signals:
         if self.caught is None and self.child is not None:
             self.child.kill_group()
         self.caught = number
+        if self._at_once:
+            self.check()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Lets a signal end what is waited for here."""
+        self._at_once = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = False
 
     def check(self) -> None:
         """Raises Interrupted where a signal has come."""
@@ -273,7 +290,9 @@ class Ask(Shell):
     def _ask(self, step: Step) -> None:
         self.say(f"\n# {step.why}\n  {step.do.text()}")
         while True:
-            match self._key("  enter = run, a = all the rest, q = stop and roll back, ? = more > "):
+            with self.signals.at_once() if self.signals else nullcontext():
+                key = self._key("  enter = run, a = all the rest, q = stop and roll back, ? = more > ")
+            match key:
                 case "\r" | "\n" | "":
                     return
                 case "a":
@@ -286,8 +305,6 @@ class Ask(Shell):
                     self.say(
                         f"  takes it back: {back}\n  belongs to:    {step.owner}\n  manual:        {_manual(step)}"
                     )
-            if self.signals is not None:
-                self.signals.check()
 
 
 def _manual(step: Step) -> str:

@@ -16,6 +16,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -309,8 +310,8 @@ class Store:
 
 
 @contextlib.contextmanager
-def lock(directory: Path, title: str, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Holds the one lock of every changing command (flock(2)); while it waits, `waiting` is told for whom."""
+def lock(directory: Path, title: str, waiting: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
+    """Holds the one lock of every changing command (flock(2)); it waits inside `waiting`, which is told for whom."""
     try:
         _make_directory(directory)
         fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -323,8 +324,8 @@ def lock(directory: Path, title: str, waiting: Callable[[str], None]) -> Iterato
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
                 raise
-            waiting(os.pread(fd, 200, 0).decode(errors="replace").strip() or "another netwrap")
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            with waiting(os.pread(fd, 200, 0).decode(errors="replace").strip() or "another netwrap"):
+                fcntl.flock(fd, fcntl.LOCK_EX)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"netwrap {title} (pid {os.getpid()})\n".encode(), 0)
         yield

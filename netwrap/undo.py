@@ -55,6 +55,16 @@ def closure(targets: Iterable[str], standing: frozenset[str]) -> frozenset[str]:
         going |= more
 
 
+def foundation(owners: Iterable[str]) -> frozenset[str]:
+    """The objects with everything that they are built upon."""
+    found: set[str] = set()
+    todo = set(owners)
+    while todo:
+        found |= todo
+        todo = {n for o in todo for n in needs(o)} - found
+    return frozenset(found)
+
+
 def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterable[str] = ()) -> Plan:
     """Plans the inverses of the entries, last step first; a step that does not hold any more is struck.
 
