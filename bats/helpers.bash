@@ -72,3 +72,84 @@ same() {
     diff <(printf '%s\n' "$1") <(printf '%s\n' "$2") >&2
     return 1
 }
+
+# Runs netwrap and keeps apart what it says: STATUS, OUT (stdout), ERR (stderr).
+nw() {
+    STATUS=0
+    netwrap "$@" >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" </dev/null || STATUS=$?
+    OUT=$(cat "$BATS_TEST_TMPDIR/out")
+    ERR=$(cat "$BATS_TEST_TMPDIR/err")
+}
+
+# refused CODE TEXT ARG…: netwrap ends with CODE and two lines on stderr, the first with TEXT in it; the state file is as before.
+refused() {
+    local code=$1 text=$2 before after why=
+    shift 2
+    before=$(state_sum)
+    nw "$@"
+    after=$(state_sum)
+    TRIED=$((${TRIED:-0} + 1))
+    [ "$STATUS" -eq "$code" ] || why+=" exit code $STATUS, not $code;"
+    [ -z "$OUT" ] || why+=" stdout is not empty: $OUT;"
+    [ "$(wc -l <"$BATS_TEST_TMPDIR/err")" -eq 2 ] || why+=" not two lines on stderr;"
+    case $ERR in "netwrap: "*"$text"*$'\n'"hint: "?*) ;; *) why+=" not 'netwrap: …$text…' and 'hint: …';" ;; esac
+    case $ERR in *Traceback*) why+=" a traceback;" ;; esac
+    [ "$before" = "$after" ] || why+=" the state file changed: '$before' -> '$after';"
+    [ -n "$why" ] || return 0
+    printf 'netwrap %s:%s\n%s\n' "$(printf '%q ' "$@")" "$why" "$ERR" >&2
+    return 1
+}
+
+state_sum() { host cksum "${STATE_DIR:-/run/netwrap}/netwrap.db" 2>/dev/null || echo none; }
+
+# background DIR ARG…: starts netwrap; DIR gets its pid, out and err, and its exit code in "code" once it has ended.
+background() {
+    local dir=$1
+    shift
+    mkdir -p "$dir"
+    # shellcheck disable=SC2016
+    host bash -c 'cd "$1"; shift
+        netwrap "$@" >out 2>err & echo $! >pid; wait $!; echo $? >code.new; mv code.new code' - "$dir" "$@" >/dev/null 2>&1 </dev/null &
+    wait_for test -s "$dir/pid"
+}
+
+# at PID CMD…: runs CMD in the network namespace of a process of the host.
+at() {
+    local pid=$1
+    shift
+    host nsenter --target "$pid" --net -- "$@"
+}
+
+# serve PID PROTO IP PORT[-END] NAME: starts a server there (PID 1: on the host itself) that answers "NAME PORT SOURCE".
+serve() {
+    local pid=$1
+    shift
+    at "$pid" python3 "$ROOT/bats/peer" serve "$@" >/dev/null 2>&1 </dev/null &
+}
+
+# ask PID PROTO IP PORT [SECONDS]: prints the answer of the server there, asked from the namespace of PID.
+ask() {
+    local pid=$1
+    shift
+    at "$pid" python3 "$ROOT/bats/peer" ask "$@"
+}
+
+# machine LINK CIDR THEIRS: another machine with the address THEIRS, wired to the host's LINK with CIDR; sets PID.
+machine() {
+    container
+    host ip link add name "$1" type veth peer name eth0 netns "$PID"
+    host ip addr add "$2" dev "$1"
+    host ip link set dev "$1" up
+    at "$PID" ip addr add "$3" dev eth0
+    at "$PID" ip link set dev eth0 up
+    at "$PID" ip link set dev lo up
+}
+
+# Runs CMD on the host as a user who may change nothing there.
+unprivileged() {
+    if [ "$(id -u)" = 0 ]; then
+        host setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$@"
+    else
+        host unshare --user --map-user=1000 --map-group=1000 "$@"
+    fi
+}

@@ -89,7 +89,7 @@ def _look_into(spaces: dict[int, Space], inode: int, where: tuple[str, ...], wha
             return
         except CommandFailed:  # it ended while we looked
             return
-    unseen.append(f"{what} cannot be seen without root; taken as new: lo down, no other link")
+    unseen.append(f"{what} cannot be seen without root; taken as untouched by others")
 
 
 def _rules(unseen: list[str]) -> tuple[dict[tuple[str, str], tuple[facts.Rule, ...]], bool]:

@@ -65,7 +65,7 @@ ip netns exec gateway sysctl net.ipv4.ip_forward=1
 def enter(command: list[str], *, around: bool) -> int:
     """Runs a command inside a sandbox; gives its exit code. Nothing of it outlives it, not even by SIGKILL.
 
-    Errors: BadInput for a command that is not there, NetwrapError where an ordinary user may not make namespaces, or a tool is missing.
+    Errors: BadInput for a command that is not there; NetwrapError where namespaces are not allowed or a tool is missing.
     """
     if shutil.which(command[0]) is None:
         raise BadInput(f"no command {command[0]!r}", "netwrap sandbox -- COMMAND…")
@@ -84,11 +84,9 @@ def _refuse_without_namespaces(user: list[str]) -> None:
     try:
         spawn(["unshare", *user, "--mount", "--net", "true"])
     except CommandFailed as error:
-        why = _switched_off() if user else ""
         what = "user namespaces are not allowed for ordinary users here" if user else "namespaces are not allowed here"
-        raise NetwrapError(
-            f"{what}: {why or error.stderr or error}", "sudo netwrap sandbox, or: sudo netwrap demo"
-        ) from None
+        why = (user and _switched_off()) or error.stderr or str(error)
+        raise NetwrapError(f"{what}: {why}", "sudo netwrap sandbox, or: sudo netwrap demo") from None
 
 
 def _switched_off() -> str:
