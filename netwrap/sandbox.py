@@ -65,7 +65,7 @@ ip netns exec gateway sysctl net.ipv4.ip_forward=1
 def enter(command: list[str], *, around: bool) -> int:
     """Runs a command inside a sandbox; gives its exit code. Nothing of it outlives it, not even by SIGKILL.
 
-    Errors: BadInput for a command that is not there; NetwrapError where namespaces are not allowed or a tool is missing.
+    Errors: BadInput for a command that is not there; NetwrapError without namespaces, or where a tool is missing.
     """
     if shutil.which(command[0]) is None:
         raise BadInput(f"no command {command[0]!r}", "netwrap sandbox -- COMMAND…")
@@ -111,8 +111,7 @@ def inside(command: list[str], *, around: bool) -> int:
             spawn(line.split())
         except CommandFailed as error:
             raise NetwrapError(f"the sandbox cannot be set up: {error}", "sudo netwrap sandbox") from None
-    path = f"{os.environ['PATH']}:{Path(sys.executable).parent}"  # where netwrap itself is, in a virtual environment
-    os.environ |= {"NETWRAP_SANDBOX": "1", "NETWRAP_STATE_DIR": STATE_DIR, "PATH": path}
+    os.environ |= {"NETWRAP_SANDBOX": "1", "NETWRAP_STATE_DIR": STATE_DIR}
     return _as_init(command)
 
 

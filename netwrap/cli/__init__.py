@@ -49,7 +49,8 @@ def root(
 
 def run(arguments: list[str]) -> int:
     """Runs one command line; gives its exit code. No traceback reaches the user."""
-    sbin = [d for d in ("/usr/local/sbin", "/usr/sbin", "/sbin") if d not in os.environ.get("PATH", "").split(":")]
+    own = str(Path(sys.executable).parent)  # netwrap itself, for commands that it starts
+    sbin = [d for d in ("/usr/local/sbin", "/usr/sbin", "/sbin", own) if d not in os.environ.get("PATH", "").split(":")]
     os.environ["PATH"] = ":".join([os.environ.get("PATH", "/usr/bin:/bin"), *sbin])
     try:
         code = app(arguments, prog_name="netwrap", standalone_mode=False)

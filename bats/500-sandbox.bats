@@ -1,0 +1,147 @@
+#!/usr/bin/env bats
+# The throw-away host and the demo in it: netwrap makes the namespaces itself here.
+# shellcheck disable=SC2016  # what is quoted is for the shell inside
+
+load helpers
+
+setup() {
+    [ "$(id -u)" = 0 ] || unshare --user --map-root-user --net true 2>/dev/null || skip "user namespaces are not allowed here"
+    MARK=$BATS_TEST_TMPDIR/mark
+}
+
+sandbox() { "$NETWRAP" sandbox "$@" 3>&-; }
+
+# Runs a command on a terminal and answers each prompt (a line that ends in ">") with enter; $1: key for the first prompt.
+on_a_terminal() {
+    python3 - "$@" <<'PY'
+import os, pty, sys
+key, command = sys.argv[1], sys.argv[2:]
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp(command[0], command)
+seen = b""
+while True:
+    try:
+        data = os.read(fd, 65536)
+    except OSError:
+        break
+    if not data:
+        break
+    os.write(1, data)
+    seen += data
+    if seen.rstrip().endswith(b">"):
+        seen = b""
+        os.write(fd, key.encode() if key else b"\n")
+        key = ""
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+PY
+}
+
+@test "a sandbox has namespaces of its own, root in it, and its own /run, /sys and state" {
+    machine=$(readlink /proc/self/ns/{net,mnt,pid} | sort)
+    inside=$(sandbox -- readlink /proc/self/ns/net /proc/self/ns/mnt /proc/self/ns/pid | sort)
+    [ "$(printf '%s\n' "$machine" "$inside" | sort | uniq -d)" = "" ]
+    [ "$(sandbox -- id -u)" = 0 ]
+    [ "$(sandbox -- ls /sys/class/net)" = lo ]
+    [ "$(sandbox -- sh -c 'ls /run; cat /proc/sys/net/ipv4/ip_forward')" = "$(printf 'netns\n0')" ]
+    [ "$(sandbox -- sh -c 'echo $NETWRAP_SANDBOX $NETWRAP_STATE_DIR')" = "1 /run/netwrap" ]
+    [ "$(sandbox -- netwrap network create --quiet n1)" = n1 ]
+}
+
+@test "a sandbox gives its command's exit code, also that of a signal" {
+    run sandbox -- sh -c 'exit 7'
+    [ "$status" -eq 7 ]
+    run sandbox -- sh -c 'kill -TERM $$'
+    [ "$status" -eq 143 ]
+    run sandbox -- no-such-command
+    [ "$status" -eq 2 ]
+    [ "${lines[0]}" = "netwrap: no command 'no-such-command'" ]
+    [ "${lines[1]%%:*}" = hint ]
+}
+
+@test "nothing of a sandbox outlives its command" {
+    sandbox -- sh -c "(echo \$\$ >$MARK; exec sleep 100000) & sleep 0.1; cat /proc/self/ns/pid >/dev/null 2>&1; readlink /proc/self/ns/pid >$MARK.ns"
+    space=$(cat "$MARK.ns")
+    wait_for no_process_in "$space"
+}
+
+@test "nothing of a sandbox outlives the SIGKILL of its starter, and SIGTERM ends it" {
+    for signal in KILL TERM; do
+        rm -f "$MARK.ns"
+        "$NETWRAP" sandbox -- sh -c "readlink /proc/self/ns/pid >$MARK.ns; sleep 100000" 3>&- &
+        starter=$!
+        wait_for test -s "$MARK.ns"
+        space=$(cat "$MARK.ns")
+        run no_process_in "$space"
+        [ "$status" -ne 0 ] # it is there
+        kill -"$signal" "$starter"
+        wait_for no_process_in "$space"
+        wait "$starter" || status=$?
+        [ "$signal" = KILL ] || [ "$status" -eq 143 ]
+    done
+}
+
+no_process_in() {
+    local process
+    for process in /proc/[0-9]*; do
+        [ "$(readlink "$process/ns/pid" 2>/dev/null)" != "$1" ] || return 1
+    done
+}
+
+@test "around a sandbox are a LAN and an internet without a way back to containers" {
+    sandbox --lan -- sh -ec '
+        ping -c 1 -W 10 192.168.50.1 >/dev/null
+        ping -c 1 -W 10 192.168.50.20 >/dev/null
+        ping -c 1 -W 10 203.0.113.1 >/dev/null
+        ip netns exec neighbour ping -c 1 -W 10 203.0.113.1 >/dev/null
+        [ -z "$(ip -n internet route show 10.0.0.0/8)" ]
+        [ -z "$(ip -n internet route show default)" ]'
+}
+
+@test "a sandbox in a sandbox works" {
+    [ "$(sandbox -- netwrap sandbox -- sh -c 'ip -o link show up | grep -c lo; echo $NETWRAP_SANDBOX')" = "$(printf '1\n1')" ]
+}
+
+@test "where namespaces are not allowed it says so and how to go on" {
+    mkdir "$BATS_TEST_TMPDIR/bin"
+    printf '#!/bin/sh\necho "unshare: unshare failed: Operation not permitted" >&2\nexit 1\n' >"$BATS_TEST_TMPDIR/bin/unshare"
+    chmod +x "$BATS_TEST_TMPDIR/bin/unshare"
+    for command in "sandbox -- true" demo; do
+        # shellcheck disable=SC2086  # words
+        run env PATH="$BATS_TEST_TMPDIR/bin:$PATH" "$NETWRAP" $command
+        [ "$status" -eq 1 ]
+        [ "${#lines[@]}" -eq 2 ]
+        [[ ${lines[0]} == "netwrap: "*"not allowed"*"Operation not permitted" ]]
+        [[ ${lines[1]} == "hint: sudo netwrap sandbox"* ]]
+    done
+}
+
+@test "the demo runs the tutorial with real packets and proves that all is taken back" {
+    links=$(ip -o link show | cut -d: -f2)
+    run "$NETWRAP" demo
+    [ "$status" -eq 0 ]
+    [[ $output == *"the same as before: "*" objects compared"* ]]
+    [[ $output == *"10 of 10 tests came out as they should"* ]]
+    [[ $output != *WRONG* ]]
+    for shown in "+ ip link add name testbridge" "ok: without MASQUERADE there is no answer" "ok: c1 sees the LAN machine" \
+        "ok: the host by 127.0.0.1" "you come from 192.168.50.20"; do
+        [[ $output == *"$shown"* ]]
+    done
+    [ "$links" = "$(ip -o link show | cut -d: -f2)" ]
+}
+
+@test "demo --step is a lesson: it explains, waits, and can be stopped" {
+    run "$NETWRAP" demo --step </dev/null
+    [ "$status" -eq 2 ]
+    [[ ${lines[1]} == "hint: "* ]]
+
+    run on_a_terminal "" "$NETWRAP" demo --step
+    [ "$status" -eq 0 ]
+    [[ $output == *"# A bridge is a switch in the kernel"* ]]
+    [[ $output == *"enter = run"* ]]
+    [[ $output == *"10 of 10 tests came out as they should"* ]]
+
+    run on_a_terminal q "$NETWRAP" demo --step
+    [ "$status" -eq 1 ]
+    [[ $output == *"stopped at your word"* ]]
+}
