@@ -7,8 +7,9 @@ import os
 import sys
 import termios
 import tty
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from netwrap import execute
@@ -17,7 +18,7 @@ from netwrap.execute import Runner, Say, Signals
 from netwrap.facts import Facts, holds
 from netwrap.look import boot_id, look, own_namespace
 from netwrap.model import Netns, State
-from netwrap.steps import Plan, Step
+from netwrap.steps import Plan, Step, namespaces, shell_line
 from netwrap.store import Operation, Store, lock
 from netwrap.undo import foundation, take_back
 from netwrap.views import script
@@ -76,11 +77,10 @@ class Desk:
         """What stands, by the store."""
         return self.store.state()
 
-    def look(self, pids: Iterable[int] = (), also: Iterable[Netns] = ()) -> Facts:
-        """Looks at the host, at processes, and into the namespaces of the containers that stand."""
-        namespaces = [c.netns for c in self.state().containers.values()]
+    def look(self, pids: Iterable[int] = (), inside: Iterable[Netns] = ()) -> Facts:
+        """Looks at the host, at processes, and into their namespaces and others."""
         try:
-            return look(pids, [*namespaces, *also])
+            return look(pids, inside)
         except CommandFailed as error:
             raise NetwrapError(str(error), "ip addr show") from None
 
@@ -118,14 +118,14 @@ class Desk:
         for sentence in plan.already:
             self.say(f"# {sentence}")
         self.store.add(op, plan.makes)
-        execute.execute(plan, self.runner(self.signals), Log(self.store, op), self.signals)
+        execute.execute(plan, self.runner(plan, self.signals), Log(self.store, op), self.signals)
         if ends:
             self.store.end(op, "done")
 
     def take_down(self, title: str, owners: frozenset[str], *, op: int | None = None) -> None:
         """Takes back every step of the objects, and forgets them. Errors: LeftBehind."""
         entries = self.store.entries(owners=owners)
-        seen = self.look()
+        seen = self.look(inside=namespaces(e.step for e in entries))
         plan = take_back(title, entries, seen, owners)
         if self.mode.dry_run:
             self.print(plan, seen)
@@ -140,16 +140,18 @@ class Desk:
         entries = [e for e in self.store.entries(op=op) if e.op == op and e.state != "undone"]
         owners = {e.step.owner for e in entries} | self.store.made_by(op)
         self.say(f"# rolling back: {title}")
-        plan = take_back(f"roll back {title}", entries, self.look(), owners)
+        seen = self.look(inside=namespaces(e.step for e in entries))
+        plan = take_back(f"roll back {title}", entries, seen, owners)
         self._finish(op, plan, "rolled back", frozenset(owners))
 
     def _finish(self, op: int, plan: Plan, state: str, removes: frozenset[str]) -> None:
         for sentence in plan.already:
             self.say(f"# {sentence}")
         asked = state == "done"  # a teardown that the user asked for; a roll back is not interrupted
-        runner = self.runner(self.signals) if asked else (execute.Batch if self.mode.batch else execute.Shell)(self.say)
+        signals = self.signals if asked else None
+        runner = self.runner(plan, signals) if asked else self._plain_runner(None)
         try:
-            left = execute.execute_all(plan, runner, Log(self.store, op), self.look, self.signals if asked else None)
+            left = execute.execute_all(plan, runner, Log(self.store, op), self._looker(plan), signals)
         except Interrupted as error:
             self._restore(op)
             raise Interrupted(f"{error.message}; what was taken down stands again", f"netwrap log {op}") from None
@@ -166,7 +168,7 @@ class Desk:
     def _restore(self, op: int) -> None:
         """Builds up again what an interrupted teardown took down. Killed here, the teardown is finished later."""
         entries = [e for e in self.store.entries(op=op) if e.op != op]
-        seen = self.look()
+        seen = self.look(inside=namespaces(e.step for e in entries))
         runner = execute.Shell(self.say)
         for entry in entries:
             if entry.state == "undone" or holds(entry.step.probe, seen) is False:
@@ -188,11 +190,18 @@ class Desk:
             talk(f"netwrap: operation {operation.id}, {operation.title}, was cut off; it is finished first")
             self.take_down(operation.title, frozenset(operation.removes), op=operation.id)
 
-    def runner(self, signals: Signals | None) -> Runner:
+    def runner(self, plan: Plan, signals: Signals | None) -> Runner:
         """The runner that the mode asks for."""
         if self.mode.step:
-            return execute.Ask(talk, signals, read_key, self.look, diff)
+            return execute.Ask(talk, signals, read_key, self._looker(plan), diff)
+        return self._plain_runner(signals)
+
+    def _plain_runner(self, signals: Signals | None) -> Runner:
         return (execute.Batch if self.mode.batch else execute.Shell)(self.say, signals)
+
+    def _looker(self, plan: Plan) -> Callable[[], Facts]:
+        """Looks at what a plan changes."""
+        return partial(self.look, inside=namespaces(plan.steps))
 
 
 @contextlib.contextmanager
@@ -233,7 +242,7 @@ def reading(mode: Mode) -> Iterator[Desk]:
 def need_root(what: str = "changing links and rules") -> None:
     """Errors: NetwrapError where we are not root."""
     if os.geteuid() != 0:
-        words = " ".join(["netwrap", *sys.argv[1:]])
+        words = shell_line(["netwrap", *sys.argv[1:]])
         raise NetwrapError(f"{what} needs root", f"sudo {words}, or try it in: netwrap sandbox")
 
 

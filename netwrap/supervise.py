@@ -84,7 +84,7 @@ def _build(mode: Mode, wish: ConnectWish) -> str:
         container = _container(whole)
         with desk.operation(whole.title.replace("connect", "run"), "build", whole.steps) as op:
             desk.run(op, replace(whole, steps=whole.steps[:1], makes=(), already=()), ends=False)
-            seen = desk.look(also=[Netns(container.name, 0)])
+            seen = desk.look(inside=[Netns(container.name, 0)])
             container = replace(container, inode=seen.handles[container.name])
             desk.run(op, plan.connect(wish, seen, desk.state(), container))
         return container.name

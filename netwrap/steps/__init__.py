@@ -84,6 +84,12 @@ class Plan:
         return frozenset(c.argv[0] for s in self.steps for c in (s.do, s.undo) if c is not None)
 
 
+def namespaces(steps: Iterable[Step]) -> tuple[Netns, ...]:
+    """The namespaces that the steps work in, each once."""
+    found = (step.do.ns or step.probe.ns for step in steps)
+    return tuple(dict.fromkeys(ns for ns in found if ns is not None))
+
+
 def shell_line(words: Iterable[str]) -> str:
     """Joins words so that a shell takes them apart again."""
     return " ".join(w if w in _BARE else shlex.quote(w) for w in words)
