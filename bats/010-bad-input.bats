@@ -66,8 +66,7 @@ something() {
         refused 2 "'$text'" connect --net testbridge --pid "$PID" --ifname "$text"
     done
     host ip addr del 10.0.0.77/32 dev testbridge
-    host kill "$PID"
-    wait_for host sh -c "! test -e /proc/$PID"
+    end "$PID"
     same "$BEFORE" "$(kernel_state)"
 }
 
@@ -91,8 +90,7 @@ something() {
     refused 2 theirs connect --net testbridge --pid "$PID" --name theirs
     refused 2 theirs run --net testbridge --name theirs -- true
     host ip netns del theirs
-    host kill "$PID"
-    wait_for host sh -c "! test -e /proc/$PID"
+    end "$PID"
     same "$BEFORE" "$(kernel_state)"
 }
 
@@ -173,8 +171,7 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     wait_for host sh -c "[ \$(ls /proc/$pid/task | wc -l) -eq 2 ]"
     thread=$(host sh -c "ls /proc/$pid/task" | grep -vx "$pid")
     refused 2 "$thread" connect --net testbridge --pid "$thread"
-    host kill "$pid"
-    wait_for host sh -c "! test -e /proc/$pid"
+    end "$pid"
     same "$BEFORE" "$(kernel_state)"
 }
 
@@ -190,8 +187,7 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     for spec in 65536:80 80:0 8080:80; do
         refused 2 "$spec" connect --net testbridge --pid "$PID" -p "$spec"
     done
-    host kill "$PID"
-    wait_for host sh -c "! test -e /proc/$PID"
+    end "$PID"
     same "$BEFORE" "$(kernel_state)"
 }
 
@@ -267,16 +263,16 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     before=$(kernel_state)
     (umask 133 && echo "not to be run" >"$BATS_TEST_TMPDIR/cover")
     for tool in ip iptables; do
-        STATUS=0
+        CODE=0
         # A mount namespace of its own, where the tool is covered by a file that cannot be run.
         # shellcheck disable=SC2016
         host unshare --mount bash -c 'for dir in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin; do
                 [ ! -e "$dir/$1" ] || mount --bind "$2" "$dir/$1"
             done
             netwrap network create new' - "$tool" "$BATS_TEST_TMPDIR/cover" \
-            >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" || STATUS=$?
+            >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" || CODE=$?
         cat "$BATS_TEST_TMPDIR/err"
-        [ "$STATUS" -eq 1 ]
+        [ "$CODE" -eq 1 ]
         [ ! -s "$BATS_TEST_TMPDIR/out" ]
         [ "$(wc -l <"$BATS_TEST_TMPDIR/err")" -eq 2 ]
         grep -q "^netwrap: .*'$tool" "$BATS_TEST_TMPDIR/err" # iptables, or one that comes with it
@@ -292,12 +288,12 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     unprivileged netwrap --version || skip "an ordinary user may not run $NETWRAP"
     for words in "network create new" "network remove testbridge --force" "connect --net testbridge --pid $WEB" \
         "disconnect web" "publish web 9000:80" "unpublish web 8080:80" "undo" "run --net testbridge -- true" "exec web -- true"; do
-        STATUS=0
+        CODE=0
         # shellcheck disable=SC2086
-        unprivileged netwrap $words >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" </dev/null || STATUS=$?
+        unprivileged netwrap $words >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" </dev/null || CODE=$?
         echo "$words"
         cat "$BATS_TEST_TMPDIR/err"
-        [ "$STATUS" -eq 1 ]
+        [ "$CODE" -eq 1 ]
         [ ! -s "$BATS_TEST_TMPDIR/out" ]
         [ "$(wc -l <"$BATS_TEST_TMPDIR/err")" -eq 2 ]
         grep -q '^netwrap: .*root' "$BATS_TEST_TMPDIR/err"

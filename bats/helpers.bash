@@ -73,10 +73,10 @@ same() {
     return 1
 }
 
-# Runs netwrap and keeps apart what it says: STATUS, OUT (stdout), ERR (stderr).
+# Runs netwrap and keeps apart what it says: CODE, OUT (stdout), ERR (stderr).
 nw() {
-    STATUS=0
-    netwrap "$@" >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" </dev/null || STATUS=$?
+    CODE=0
+    netwrap "$@" >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" </dev/null || CODE=$?
     OUT=$(cat "$BATS_TEST_TMPDIR/out")
     ERR=$(cat "$BATS_TEST_TMPDIR/err")
 }
@@ -89,7 +89,7 @@ refused() {
     nw "$@"
     after=$(state_sum)
     TRIED=$((${TRIED:-0} + 1))
-    [ "$STATUS" -eq "$code" ] || why+=" exit code $STATUS, not $code;"
+    [ "$CODE" -eq "$code" ] || why+=" exit code $CODE, not $code;"
     [ -z "$OUT" ] || why+=" stdout is not empty: $OUT;"
     [ "$(wc -l <"$BATS_TEST_TMPDIR/err")" -eq 2 ] || why+=" not two lines on stderr;"
     case $ERR in "netwrap: "*"$text"*$'\n'"hint: "?*) ;; *) why+=" not 'netwrap: …$text…' and 'hint: …';" ;; esac
@@ -113,6 +113,15 @@ background() {
     wait_for test -s "$dir/pid"
 }
 
+# Ends processes that `container` or `machine` started.
+end() {
+    local pid
+    for pid; do
+        host kill -KILL "$pid"
+        wait_for host sh -c "! test -e /proc/$pid"
+    done
+}
+
 # at PID CMD…: runs CMD in the network namespace of a process of the host.
 at() {
     local pid=$1
@@ -127,7 +136,7 @@ serve() {
     at "$pid" python3 "$ROOT/bats/peer" serve "$@" >/dev/null 2>&1 </dev/null &
 }
 
-# ask PID PROTO IP PORT [SECONDS]: prints the answer of the server there, asked from the namespace of PID.
+# ask PID PROTO IP PORT [SECONDS [FROM]]: prints the answer of the server there, asked from the namespace of PID.
 ask() {
     local pid=$1
     shift
