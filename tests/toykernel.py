@@ -1,0 +1,400 @@
+"""A toy kernel: a dict of namespaces, links, addresses, routes, rules and settings that obeys our commands.
+
+It interprets the exact words of our commands and is strict: a word it does not know is an AssertionError, what
+Linux refuses is a CommandFailed. `facts()` is what a look at it sees, `snapshot()` all of it, to be compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
+
+from toytables import Refused, Tables, split
+
+from netwrap.errors import CommandFailed
+from netwrap.facts import Facts, Link, Listener, Route, Space
+from netwrap.model import Netns, Process
+from netwrap.steps import Cmd, shell_line
+
+HOST = 4026531840
+SETTINGS = {"forwarding": "0", "route_localnet": "0", "accept_redirects": "1"}
+LOOPBACK_MAC = "00:00:00:00:00:00"
+
+
+@dataclass(eq=False)
+class ToyLink:
+    """A link; a veth knows its other end, wherever that is."""
+
+    name: str
+    mac: str
+    kind: str = ""
+    up: bool = False
+    master: str | None = None
+    group: str = "default"
+    mtu: int = 1500
+    hairpin: bool = False
+    altnames: tuple[str, ...] = ()
+    peer: ToyLink | None = None
+
+
+@dataclass
+class Namespace:
+    """Links by name, addresses as (link, CIDR) in their order, routes that are not connected ones."""
+
+    links: dict[str, ToyLink] = field(default_factory=lambda: {"lo": ToyLink("lo", LOOPBACK_MAC, "", mtu=65536)})
+    addrs: list[tuple[str, str]] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+
+    def connected(self) -> list[Route]:
+        """The routes that the kernel makes of the addresses of links that are up."""
+        return [
+            Route(str(IPv4Interface(cidr).network), dev)
+            for dev, cidr in self.addrs
+            if dev != "lo" and self.links[dev].up
+        ]
+
+
+class ToyKernel:
+    """A small machine: lo and eth0 (192.168.1.10/24) on the host; processes 64560 to 64562 with a network
+    namespace each, lo down in it; 64570 a thread of the first; process 1 in the host's own namespace."""
+
+    def __init__(self) -> None:
+        self.namespaces = {HOST: Namespace()}
+        self.handles: dict[str, int] = {}
+        self.processes = {1: Process(1, 10, HOST, 1)}
+        self.tables = Tables()
+        self.sysctls = {_key(n, setting): old for n in ("all", "default", "lo") for setting, old in SETTINGS.items()}
+        self.listeners: set[Listener] = set()
+        self.boot_id = "0b00f1d0-0000-4000-8000-000000000001"
+        self.log: list[tuple[str, ...]] = []
+        """Every single change that was asked for, in order."""
+        self.spawned: list[tuple[str, ...]] = []
+        """Every process that was started."""
+        self.around: Callable[[Callable[[], None]], None] = lambda change: change()
+        """What happens at each change: the place for a failure or a death."""
+        self._next_inode = 4026532500
+        for pid in (64560, 64561, 64562):
+            self.processes[pid] = Process(pid, pid * 10, self._new_namespace(), pid)
+        self.processes[64570] = Process(64570, 645700, self.processes[64560].inode, 64560)
+        self._appear(self.host, ToyLink("eth0", "52:54:00:00:00:10", up=True))
+        self.host.links["lo"].up = True
+        self.host.addrs = [("lo", "127.0.0.1/8"), ("eth0", "192.168.1.10/24")]
+        self.host.routes = [Route("default", "eth0", "192.168.1.1")]
+
+    @property
+    def host(self) -> Namespace:
+        return self.namespaces[HOST]
+
+    # What the tests ask
+
+    def facts(self, pids: Iterable[int] = (), namespaces: Iterable[Netns] = ()) -> Facts:
+        """A look at the machine, at processes and into namespaces, as netwrap.look gives it."""
+        processes = {pid: self.processes[pid] for pid in pids if pid in self.processes}
+        inodes = {p.inode for p in processes.values()} | {self.handles.get(n.name, 0) for n in namespaces}
+        return Facts(
+            host=self._space(self.host),
+            inode=HOST,
+            boot_id=self.boot_id,
+            handles=dict(self.handles),
+            spaces={i: self._space(self.namespaces[i]) for i in inodes if i in self.namespaces},
+            rules={place: tuple(rules) for place, rules in self.tables.chains.items()},
+            sysctls=dict(self.sysctls),
+            processes=processes,
+            listeners=frozenset(self.listeners),
+        )
+
+    def everything(self) -> Facts:
+        """A look into every process and every handle."""
+        return self.facts(self.processes, [Netns(name, inode) for name, inode in self.handles.items()])
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of the kernel's state, to be compared; the order of rules counts, that of routes does not."""
+        return {
+            "handles": dict(self.handles),
+            "sysctls": dict(self.sysctls),
+            "rules": {place: tuple(rules) for place, rules in self.tables.chains.items()},
+            "namespaces": {
+                inode: (
+                    {n: {**vars(li), "peer": li.peer.name if li.peer else None} for n, li in ns.links.items()},
+                    sorted(ns.addrs),
+                    sorted(ns.routes + ns.connected(), key=str),
+                )
+                for inode, ns in self.namespaces.items()
+            },
+        }
+
+    def end_process(self, pid: int) -> None:
+        """A process ends; its namespace goes with it, unless a handle keeps it."""
+        inode = self.processes[pid].inode
+        self.processes = {p: found for p, found in self.processes.items() if found.tgid != pid}
+        self._collect(inode)
+
+    def read_sysctl(self, key: str) -> str | None:
+        return self.sysctls.get(_spelt(key))
+
+    def netns_inode(self, name: str) -> int | None:
+        return self.handles.get(name)
+
+    # What runs on it
+
+    def spawn(self, words: Sequence[str], stdin: str | None = None, _signals: object = None) -> str:
+        """Stands in for execute.spawn: one process, which may read commands from its stdin."""
+        self.spawned.append(tuple(words))
+        plain = list(words)
+        try:
+            if plain[0] == "iptables-restore":
+                assert plain[1:] == ["-w", "--noflush"]
+                assert stdin is not None
+                self.tables.restore(stdin, self._restored)
+            elif plain[0] == "ip" and plain[-2:] == ["-batch", "-"]:
+                assert stdin is not None
+                for line in stdin.splitlines():
+                    self.run([*plain[:-2], *split(line)])
+            else:
+                assert stdin is None
+                self.run(plain)
+        except Refused as error:
+            raise CommandFailed(shell_line(words), error.code, str(error)) from None
+        return ""
+
+    def do(self, cmd: Cmd) -> None:
+        """Runs one command of a step."""
+        self.spawn(cmd.line())
+
+    def run(self, words: Sequence[str]) -> None:
+        """Makes one change."""
+        self.log.append(tuple(words))
+        self.around(lambda: self._run(list(words)))
+
+    def _restored(self, table: str, words: list[str]) -> None:
+        self.log.append(("iptables", "-w", "-t", table, *words))
+        self.around(lambda: self.tables.change(table, words))
+
+    def _run(self, words: list[str]) -> None:
+        tool, *rest = words
+        match tool:
+            case "iptables":
+                self.tables.iptables(rest)
+            case "sysctl":
+                (setting,) = rest
+                self._sysctl(*setting.split("="))
+            case "ip":
+                self._ip(rest)
+            case _:
+                raise AssertionError(f"unknown program {tool}")
+
+    def _ip(self, words: list[str]) -> None:
+        ns = self.host
+        if words[0] == "-n":
+            _must(words[1] in self.handles, f'Cannot open network namespace "{words[1]}"')
+            ns, words = self.namespaces[self.handles[words[1]]], words[2:]
+        match words:
+            case ["link", "add", *rest]:
+                self._link_add(ns, rest)
+            case ["link", "del", "dev", name]:
+                self._link_del(ns, self._link(ns, name))
+            case ["link", "set", "dev", name, *rest]:
+                self._link_set(ns, self._link(ns, name), rest)
+            case ["addr", how, cidr, "dev", name]:
+                self._addr(ns, how, cidr, self._link(ns, name))
+            case ["route", how, "default", "via", gateway, "dev", name]:
+                self._default_route(ns, how, gateway, self._link(ns, name))
+            case ["netns", *rest]:
+                assert ns is self.host
+                self._netns(rest)
+            case _:
+                raise AssertionError(f"unknown: ip {words}")
+
+    # ip link
+
+    def _link_add(self, ns: Namespace, words: list[str]) -> None:
+        at = words.index("type")
+        ours, kind, rest = _options(words[:at]), words[at + 1], words[at + 2 :]
+        made = [ToyLink(kind=kind, **ours)]
+        if kind == "veth":
+            assert rest[0] == "peer"
+            made.append(ToyLink(kind=kind, **_options(rest[1:])))
+            made[0].peer, made[1].peer = made[1], made[0]
+        else:
+            assert (kind, rest) == ("bridge", [])
+        for link in made:
+            self._must_be_free(ns, link.name)
+        for link in made:
+            self._appear(ns, link)
+
+    def _appear(self, ns: Namespace, link: ToyLink) -> None:
+        ns.links[link.name] = link
+        if ns is self.host:
+            for setting in SETTINGS:
+                self.sysctls[_key(link.name, setting)] = self.sysctls[_key("default", setting)]
+
+    def _forget(self, ns: Namespace, name: str) -> None:
+        """A link leaves a namespace, and its addresses, routes, ports and settings with it."""
+        link = ns.links.pop(name)
+        link.up, link.master, link.hairpin = False, None, False
+        ns.addrs = [(dev, cidr) for dev, cidr in ns.addrs if dev != name]
+        ns.routes = [r for r in ns.routes if r.dev != name]
+        for port in ns.links.values():
+            if port.master == name:
+                port.master, port.hairpin = None, False
+        if ns is self.host:
+            for setting in SETTINGS:
+                del self.sysctls[_key(name, setting)]
+
+    def _link_del(self, ns: Namespace, link: ToyLink) -> None:
+        _must(link.kind != "", "RTNETLINK answers: Operation not supported")
+        self._forget(ns, link.name)
+        if link.peer is not None:
+            other = next(n for n in self.namespaces.values() if link.peer in n.links.values())
+            self._forget(other, link.peer.name)
+
+    def _link_set(self, ns: Namespace, link: ToyLink, words: list[str]) -> None:
+        match words:
+            case ["up"]:
+                link.up = True
+                if link.name == "lo" and not any(dev == "lo" for dev, _ in ns.addrs):
+                    ns.addrs.append(("lo", "127.0.0.1/8"))
+            case ["down"]:
+                link.up = False
+                ns.routes = [r for r in ns.routes if r.dev != link.name]
+            case ["master", bridge]:
+                _must(self._link(ns, bridge).kind == "bridge", "RTNETLINK answers: Operation not supported")
+                _must(link.master is None, "the toy kernel's own: it has a master already")
+                link.master = bridge
+            case ["nomaster"]:
+                _must(link.master is not None, "the toy kernel's own: it has no master")
+                link.master, link.hairpin = None, False
+            case ["type", "bridge_slave", "hairpin", ("on" | "off") as value]:
+                _must(link.master is not None, "RTNETLINK answers: Operation not supported")
+                link.hairpin = value == "on"
+            case ["netns", where, "name", name]:
+                target = self._target(where)
+                self._must_be_free(target, name)
+                self._forget(ns, link.name)
+                link.name = name
+                self._appear(target, link)
+            case _:
+                raise AssertionError(f"unknown: ip link set dev {link.name} {words}")
+
+    def _target(self, where: str) -> Namespace:
+        """A namespace as `ip link set … netns` takes it: a handle, or a pid."""
+        if where in self.handles:
+            return self.namespaces[self.handles[where]]
+        if where in ("$$", str(os.getpid())):
+            return self.host
+        _must(where.isdigit() and int(where) in self.processes, f'Error: argument "{where}" is wrong: Invalid "netns"')
+        return self.namespaces[self.processes[int(where)].inode]
+
+    def _link(self, ns: Namespace, name: str) -> ToyLink:
+        _must(name in ns.links, f'Cannot find device "{name}"')
+        return ns.links[name]
+
+    def _must_be_free(self, ns: Namespace, name: str) -> None:
+        assert 1 <= len(name) <= 15, f"no interface name: {name}"
+        taken = any(name == li.name or name in li.altnames for li in ns.links.values())
+        _must(not taken, "RTNETLINK answers: File exists")
+
+    # ip addr, ip route, ip netns, sysctl
+
+    def _addr(self, ns: Namespace, how: str, cidr: str, link: ToyLink) -> None:
+        assert "/" in cidr
+        IPv4Interface(cidr)
+        pair = (link.name, cidr)
+        if how == "add":
+            _must(pair not in ns.addrs, "RTNETLINK answers: File exists")
+            ns.addrs.append(pair)
+        else:
+            assert how == "del"
+            _must(pair in ns.addrs, "RTNETLINK answers: Cannot assign requested address")
+            ns.addrs.remove(pair)
+
+    def _default_route(self, ns: Namespace, how: str, gateway: str, link: ToyLink) -> None:
+        route = Route("default", link.name, gateway)
+        if how == "add":
+            _must(link.up, "RTNETLINK answers: Network is down")
+            reachable = any(
+                IPv4Address(gateway) in IPv4Interface(r.dst).network for r in ns.connected() if r.dev == link.name
+            ) or (link.name == "eth0" and ns is self.host)
+            _must(reachable, "Error: Nexthop has invalid gateway.")
+            _must(all(r.dst != "default" for r in ns.routes), "RTNETLINK answers: File exists")
+            ns.routes.append(route)
+        else:
+            assert how == "del"
+            _must(route in ns.routes, "RTNETLINK answers: No such process")
+            ns.routes.remove(route)
+
+    def _netns(self, words: list[str]) -> None:
+        match words:
+            case ["attach", name, pid]:
+                _must(name not in self.handles, f'Cannot create namespace file "/run/netns/{name}": File exists')
+                _must(int(pid) in self.processes, f"Invalid PID: {pid}")
+                self.handles[name] = self.processes[int(pid)].inode
+            case ["add", name]:
+                _must(name not in self.handles, f'Cannot create namespace file "/run/netns/{name}": File exists')
+                self.handles[name] = self._new_namespace()
+            case ["del", name]:
+                _must(name in self.handles, f'Cannot remove namespace file "/run/netns/{name}": No such file')
+                self._collect(self.handles.pop(name))
+            case _:
+                raise AssertionError(f"unknown: ip netns {words}")
+
+    def _new_namespace(self) -> int:
+        self._next_inode += 1
+        self.namespaces[self._next_inode] = Namespace()
+        return self._next_inode
+
+    def _collect(self, inode: int) -> None:
+        """A namespace that nobody holds ends, and its veths end with it."""
+        if inode in self.handles.values() or any(p.inode == inode for p in self.processes.values()):
+            return
+        for link in list(self.namespaces[inode].links.values()):
+            if link.kind:
+                self._link_del(self.namespaces[inode], link)
+        del self.namespaces[inode]
+
+    def _sysctl(self, key: str, value: str) -> None:
+        key = _spelt(key)
+        _must(key in self.sysctls, f"sysctl: cannot stat /proc/sys/{key.replace('.', '/')}: No such file", 255)
+        changes = self.sysctls[key] != value
+        self.sysctls[key] = value
+        if key == "net.ipv4.conf.all.forwarding" and changes:  # inet_forward_change() in net/ipv4/devinet.c
+            self.sysctls["net.ipv4.conf.all.accept_redirects"] = "0" if value == "1" else "1"
+            for name in ("default", *self.host.links):
+                self.sysctls[_key(name, "forwarding")] = value
+
+    def _space(self, ns: Namespace) -> Space:
+        links = {
+            name: Link(name, li.mac, li.kind, li.up, li.master, li.group, li.mtu, li.hairpin, li.altnames)
+            for name, li in ns.links.items()
+        }
+        return Space(links, frozenset(ns.addrs), tuple(ns.routes + ns.connected()))
+
+
+def _options(words: list[str]) -> dict[str, Any]:
+    found = dict(zip(words[::2], words[1::2], strict=True))
+    assert set(found) <= {"name", "address", "mtu", "group"}, f"unknown words: {words}"
+    options: dict[str, Any] = {"name": found["name"], "mac": found["address"]}
+    if "mtu" in found:
+        options["mtu"] = int(found["mtu"])
+    if "group" in found:
+        options["group"] = found["group"]
+    return options
+
+
+def _key(name: str, setting: str) -> str:
+    return f"net/ipv4/conf/{name}/{setting}" if "." in name else f"net.ipv4.conf.{name}.{setting}"
+
+
+def _spelt(key: str) -> str:
+    """One spelling of a key; a link's name with a dot needs slashes (sysctl(8))."""
+    *head, name, setting = key.split("/" if "/" in key else ".")
+    assert head == ["net", "ipv4", "conf"], f"unknown setting {key}"
+    return _key(name, setting)
+
+
+def _must(holds: bool, message: str, code: int = 2) -> None:
+    if not holds:
+        raise Refused(message, code)

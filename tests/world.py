@@ -1,0 +1,169 @@
+"""A machine to run netwrap on: a toy kernel below, a state directory of its own beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import io
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from toykernel import HOST, ToyKernel
+from toytables import split
+
+from netwrap import app, cli, desk, execute
+from netwrap.desk import Desk, Mode
+from netwrap.facts import Listener
+from netwrap.model import State
+from netwrap.store import FILE, Operation, Store
+
+
+class Killed(BaseException):
+    """The process ends here, as by SIGKILL: nothing of netwrap's runs after it."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> tuple[str, str]:
+        """The last two lines on stderr: what is wrong, and the hint."""
+        what, hint = self.err.splitlines()[-2:]
+        assert what.startswith("netwrap: ")
+        assert hint.startswith("hint: ")
+        return what.removeprefix("netwrap: "), hint.removeprefix("hint: ")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A world to come back to."""
+
+    kernel: ToyKernel
+    state: bytes | None
+
+
+class World:
+    """netwrap on a toy kernel."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        self.kernel = ToyKernel()
+        monkeypatch.setattr(execute, "spawn", lambda *a, **k: self.kernel.spawn(*a, **k))
+        monkeypatch.setattr(execute, "netns_inode", lambda name: self.kernel.netns_inode(name))
+        monkeypatch.setattr(execute, "read_sysctl", lambda key: self.kernel.read_sysctl(key))
+        monkeypatch.setattr(execute, "require", lambda _: None)
+        for module in (desk, app):
+            monkeypatch.setattr(module, "look", lambda *a, **k: self.kernel.facts(*a, **k))
+            monkeypatch.setattr(module, "need_root", lambda *_: None)
+        monkeypatch.setattr(desk, "boot_id", lambda: self.kernel.boot_id)
+        monkeypatch.setattr(desk, "own_namespace", lambda: HOST)
+        # For speed: the command line is put together once, and nothing waits for the disk.
+        monkeypatch.setattr(typer.main, "get_command", _get_command)
+        monkeypatch.setattr(sqlite3, "connect", _connect)
+
+    def netwrap(self, line: str) -> Result:
+        """Runs one command line, written as in a shell."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.run(["--state-dir", str(self.directory), *split(line)])
+        return Result(code, out.getvalue(), err.getvalue())
+
+    def must(self, line: str) -> str:
+        """Runs one command line that succeeds; gives its stdout."""
+        result = self.netwrap(line)
+        assert result.code == 0, f"netwrap {line}: {result.err}"
+        return result.out
+
+    def run_script(self, text: str) -> None:
+        """Runs a dry run's script as bash would: line by line, up to the first failure."""
+        for line in text.splitlines():
+            if line and not line.startswith("#") and line != "set -e":
+                self.kernel.run(split(line))
+
+    def prepare(self, line: str) -> None:
+        """Makes the machine another one: a command of the toy kernel's, or one of the words below."""
+        match split(line):
+            case ["listen", protocol, ip, port]:
+                self.kernel.listeners.add(Listener(protocol, _ip(ip), int(port)))
+            case ["end", pid]:
+                self.kernel.end_process(int(pid))
+            case ["altname", name, link]:
+                self.kernel.host.links[link].altnames += (name,)
+            case ["mtu", value, link]:
+                self.kernel.host.links[link].mtu = int(value)
+            case words:
+                self.kernel.run(words)
+
+    def save(self) -> Saved:
+        """Kernel and state as they are."""
+        path = self.directory / FILE
+        return Saved(copy.deepcopy(self.kernel), path.read_bytes() if path.exists() else None)
+
+    def load(self, saved: Saved) -> None:
+        """Goes to kernel and state as they were."""
+        self.kernel = copy.deepcopy(saved.kernel)
+        self.kernel.log.clear()
+        self.kernel.spawned.clear()
+        path = self.directory / FILE
+        path.unlink(missing_ok=True)
+        if saved.state is not None:
+            self.directory.mkdir(mode=0o755, exist_ok=True)
+            path.write_bytes(saved.state)
+            path.chmod(0o644)
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[Store]:
+        store = Store(self.directory, write=False)
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def state(self) -> State:
+        """What stands, read from the file anew."""
+        with self.store() as store:
+            return store.state()
+
+    def operations(self) -> list[Operation]:
+        with self.store() as store:
+            return store.operations()
+
+    def recover(self) -> None:
+        """What the next changing command does first."""
+        with desk.changing(Mode(self.directory, quiet=True), "the next command") as at_work:
+            assert isinstance(at_work, Desk)
+
+    def everything(self) -> dict[str, object]:
+        """Kernel and state, to be compared before and after."""
+        return {**self.kernel.snapshot(), "state": _comparable(self.state())}
+
+
+_get_command = functools.cache(typer.main.get_command)
+_real_connect = sqlite3.connect
+
+
+def _connect(*args: Any, **options: Any) -> sqlite3.Connection:
+    connection = _real_connect(*args, **options)
+    connection.executescript("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY;")
+    return connection
+
+
+def _comparable(state: State) -> object:
+    """What stands; where each network's round robin is, is no part of it: it only goes on."""
+    return state.networks, state.containers, state.endpoints, state.publications, state.owners
+
+
+def _ip(text: str) -> IPv4Address | None:
+    return None if text == "*" else IPv4Address(text)
