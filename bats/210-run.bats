@@ -1,0 +1,229 @@
+#!/usr/bin/env bats
+# run and exec: a command in namespaces of its own, on a network that stands when it begins and goes when it ends.
+
+load helpers
+
+setup() {
+    host_up
+    netwrap network create --quiet --subnet 10.0.0.1/24 testbridge
+    BEFORE=$(kernel_state)
+}
+
+teardown() { host_down; }
+
+# Nothing is left of what ran: no container, no process, no kernel object.
+nothing_left() {
+    [ "$(netwrap ps --json)" = '[]' ]
+    same "$BEFORE" "$(kernel_state)"
+}
+
+# terminal COMMAND…: runs it on a pseudo terminal, with what it prints on stdout; its exit code.
+terminal() {
+    host python3 -c 'import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))' "$@"
+}
+
+@test "the exit code of the command is netwrap's, and its output is the only one" {
+    nw run --net testbridge -- sh -c 'echo out; echo err >&2'
+    [ "$CODE" -eq 0 ]
+    [ "$OUT" = out ]
+    grep -qx err <<<"$ERR"
+    nw run --quiet --net testbridge -- sh -c 'echo err >&2; exit 7'
+    [ "$CODE" -eq 7 ]
+    [ "$ERR" = err ]
+    nw run --quiet --net testbridge -- sh -c 'sh -c "kill -9 \$\$"'
+    [ "$CODE" -eq 137 ]
+    nw run --quiet --net testbridge -- python3 -c 'import ctypes; ctypes.string_at(0)'
+    [ "$CODE" -eq 139 ] # SIGSEGV
+    nothing_left
+}
+
+@test "the network stands when the command begins" {
+    nw run --quiet --net testbridge -- sh -c 'ip -4 -o addr show dev eth0; ip route show default; ping -c 1 -W 20 10.0.0.1'
+    [ "$CODE" -eq 0 ]
+    grep -q ' 10.0.0.2/24 ' <<<"$OUT"
+    grep -q '^default via 10.0.0.1 dev eth0' <<<"$OUT"
+    grep -q ' 0% packet loss' <<<"$OUT"
+    nothing_left
+}
+
+@test "the command has net, pid, mount and uts namespaces of its own" {
+    local kind
+    # shellcheck disable=SC2016
+    nw run --quiet --net testbridge -- sh -c 'for k in net pid mnt uts; do readlink /proc/self/ns/$k; done; echo $$; ls -d /proc/[0-9]* | wc -l; hostname inside'
+    [ "$CODE" -eq 0 ]
+    for kind in net pid mnt uts; do
+        [ "$(grep -c "^$kind:" <<<"$OUT")" -eq 1 ]
+        ! grep -qxF "$(host readlink "/proc/self/ns/$kind")" <<<"$OUT"
+    done
+    [ "$(sed -n 5p <<<"$OUT")" = 1 ]        # it is the first process of its own
+    [ "$(sed -n 6p <<<"$OUT")" -le 4 ]      # and sees its own alone: a /proc of its own
+    [ "$(host hostname)" != inside ]
+    nothing_left
+}
+
+@test "run is interactive where there is a terminal" {
+    run terminal netwrap run --quiet --net testbridge -- sh -c 'test -t 0 && test -t 1 && test -t 2 && exit 5'
+    [ "$status" -eq 5 ]
+    # shellcheck disable=SC2016
+    run terminal netwrap run --quiet --net testbridge -- sh <<<'echo "sum $((40 + 2))"; exit 6'
+    [ "$status" -eq 6 ]
+    grep -q 'sum 42' <<<"$output"
+    nothing_left
+}
+
+@test "-d prints the name and returns, ps shows it, and its end takes all down" {
+    local name flag=$BATS_TEST_TMPDIR/flag
+    nw run --quiet -d --net testbridge -p 8080:80 -- sh -c "while ! test -e $flag; do sleep 0.1; done"
+    [ "$CODE" -eq 0 ]
+    name=$OUT
+    [[ $name =~ ^c-[0-9a-f]{8}$ ]]
+    wait_for sh_ps ".[0].pid != null"
+    netwrap ps --json | jq -e --arg name "$name" 'length == 1 and (.[0] | .name == $name and .state == "up" and .ip == "10.0.0.2"
+        and .ports == ["8080:80/tcp"])'
+    host ping -c 1 -W 20 10.0.0.2
+    touch "$flag"
+    wait_for sh_ps "length == 0"
+    nothing_left
+}
+
+sh_ps() { netwrap ps --json | jq -e "$1"; }
+
+@test "disconnect of a detached command lets it run on without network, and its end leaves nothing" {
+    local flag=$BATS_TEST_TMPDIR/flag
+    netwrap run --quiet -d --net testbridge --name job -- sh -c "while ! test -e $flag; do sleep 0.1; done; touch $flag-seen"
+    netwrap disconnect --quiet job
+    [ "$(netwrap ps --json)" = '[]' ]
+    touch "$flag"
+    wait_for test -e "$flag-seen"
+    nothing_left_at_last() { nothing_left; }
+    wait_for nothing_left_at_last
+}
+
+@test "the container of run has the name asked for, and publishes" {
+    nw run --quiet -d --net testbridge --name web -p 8080:80 -- python3 "$ROOT/bats/peer" serve tcp 0.0.0.0 80 web
+    [ "$OUT" = web ]
+    [ "$(ask 1 tcp 127.0.0.1 8080)" = "web 80 10.0.0.1" ]
+    refused 2 web run --net testbridge --name web -- true
+    wait_for sh_ps '.[0].pid != null'
+    host kill -KILL "$(netwrap ps --json | jq '.[0].pid')"
+    wait_for sh_ps "length == 0"
+    nothing_left
+}
+
+@test "a command that is killed gives 128 and the signal's number" {
+    local dir=$BATS_TEST_TMPDIR/run
+    background "$dir" run --quiet --net testbridge --name job -- sleep 100000
+    wait_for sh_ps '.[0].pid != null'
+    host kill -KILL "$(netwrap ps --json | jq '.[0].pid')"
+    wait_for test -e "$dir/code"
+    [ "$(cat "$dir/code")" = 137 ]
+    nothing_left
+}
+
+@test "SIGTERM is passed on to the command, which may handle it" {
+    local dir=$BATS_TEST_TMPDIR/run
+    background "$dir" run --quiet --net testbridge -- sh -c 'trap "echo handled; exit 9" TERM; echo ready; while :; do sleep 0.1; done'
+    wait_for grep -qx ready "$dir/out"
+    wait_for sh_ps '.[0].pid != null'
+    host kill -TERM "$(cat "$dir/pid")"
+    wait_for test -e "$dir/code"
+    [ "$(cat "$dir/code")" = 9 ]
+    grep -qx handled "$dir/out"
+    nothing_left
+}
+
+@test "SIGTERM ends a command that has no handler for it" {
+    local dir=$BATS_TEST_TMPDIR/run
+    background "$dir" run --quiet --net testbridge -- sh -c 'echo ready; exec sleep 100000'
+    wait_for grep -qx ready "$dir/out"
+    host kill -TERM "$(cat "$dir/pid")"
+    wait_for test -e "$dir/code"
+    [ "$(cat "$dir/code")" = 143 ]
+    nothing_left
+}
+
+@test "Ctrl-C on the terminal ends the command, and nothing is left" {
+    local dir=$BATS_TEST_TMPDIR
+    # Types Ctrl-C once the command has said that it is ready.
+    host python3 -c 'import os, pty, sys
+pid, terminal = pty.fork()
+if not pid:
+    os.execvp(sys.argv[1], sys.argv[1:])
+seen = b""
+while b"ready" not in seen:
+    seen += os.read(terminal, 1000)
+os.write(terminal, b"\x03")
+try:
+    while text := os.read(terminal, 1000):
+        print(text)
+except OSError:  # the other side is closed
+    pass
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))' \
+        netwrap run --quiet --net testbridge -- sh -c 'trap "exit 4" INT; echo ready; while :; do sleep 0.1; done' >"$dir/ended"
+    cat "$dir/ended"
+    [ "$(tail -n 1 "$dir/ended")" = 4 ]
+    nothing_left
+}
+
+@test "exec runs a command in the container's network with its exit code" {
+    container
+    BEFORE=$(kernel_state)
+    netwrap connect --quiet --net testbridge --pid "$PID" --name web
+    nw exec web -- ip -4 -o addr show dev eth0
+    [ "$CODE" -eq 0 ]
+    grep -q ' 10.0.0.2/24 ' <<<"$OUT"
+    nw exec web -- sh -c 'echo out; exit 7'
+    [ "$CODE" -eq 7 ]
+    [ "$OUT" = out ]
+    [ -z "$ERR" ]
+    netwrap disconnect --quiet web
+    nothing_left
+}
+
+@test "exec in a container of run enters all of its namespaces" {
+    netwrap run --quiet -d --net testbridge --name job -- sh -c 'hostname inside; exec sleep 100000'
+    wait_for sh_ps '.[0].pid != null'
+    wait_for says_inside
+    nw exec job -- sh -c 'ps -e -o comm= | grep -x sleep; exit 3'
+    [ "$CODE" -eq 3 ]
+    [ "$OUT" = sleep ]
+    host kill -KILL "$(netwrap ps --json | jq '.[0].pid')"
+    wait_for sh_ps "length == 0"
+    nothing_left
+}
+
+says_inside() { [ "$(netwrap exec job -- hostname)" = inside ]; }
+
+@test "a command that is not there, or no network for it, leaves nothing" {
+    refused 2 no-such-command run --net testbridge -- no-such-command
+    refused 2 /no/such run --net testbridge -- /no/such
+    refused 2 nonet run --net nonet -- true
+    netwrap network create --quiet --subnet 10.7.0.0/30 small
+    BEFORE=$(kernel_state)
+    netwrap run --quiet -d --net small --name job -- sleep 100000
+    refused_run
+    host kill -KILL "$(netwrap ps --json | jq '.[0].pid')"
+    wait_for sh_ps "length == 0"
+    nothing_left
+}
+
+# The network has no address any more: exit 1, and nothing of the second command's is left.
+refused_run() {
+    wait_for sh_ps '.[0].pid != null'
+    nw run --quiet --net small -- true
+    [ "$CODE" -eq 1 ]
+    grep -q '^netwrap: .*10.7.0.0/30' <<<"$ERR"
+    [ "$(host ls /run/netns)" = job ]
+}
+
+@test "the dry run of run is a script with the command's exit code, and leaves nothing" {
+    nw run --net testbridge -p 8080:80 --dry-run -- sh -c 'ip -4 -o addr show dev eth0; exit 7'
+    [ "$CODE" -eq 0 ]
+    nothing_left
+    cp "$BATS_TEST_TMPDIR/out" "$BATS_TEST_TMPDIR/script"
+    run host bash "$BATS_TEST_TMPDIR/script"
+    [ "$status" -eq 7 ]
+    grep -q ' 10.0.0.2/24 ' <<<"$output"
+    nothing_left
+}
