@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# netwrap connect web to testbridge
+set -e
+
+# A network namespace of its own for web: no link, no route yet.
+ip netns add web
+
+# A veth pair is a cable: veth5b5fc03 stays here, peer5b5fc03 goes to web.
+ip link add name veth5b5fc03 address 06:6e:0a:00:00:02 group 28279 type veth peer name peer5b5fc03 address 0a:6e:0a:00:00:02
+
+# This end of the cable goes into the bridge testbridge.
+ip link set dev veth5b5fc03 master testbridge
+
+# veth5b5fc03 is up on the host's side.
+ip link set dev veth5b5fc03 up
+
+# The other end goes into web and is called eth0 there, as programs expect.
+ip link set dev peer5b5fc03 netns web name eth0
+
+# web has 127.0.0.1. The kernel would add it with the next step; said by hand it can be taken back.
+ip -n web addr add 127.0.0.1/8 dev lo
+
+# The loopback link of web: it can talk to itself.
+ip -n web link set dev lo up
+
+# eth0 is up inside web.
+ip -n web link set dev eth0 up
+
+# web has the address 10.0.0.2 in 10.0.0.0/24.
+ip -n web addr add 10.0.0.2/24 dev eth0
+
+# Whatever is not in 10.0.0.0/24 leaves web by the gateway 10.0.0.1.
+ip -n web route add default via 10.0.0.1 dev eth0
+
+# The command; then every step is taken back.
+code=0
+ip netns exec web unshare --mount --uts --pid --fork --kill-child --mount-proc -- sh -c 'exit 3' || code=$?
+set +e
+ip -n web route del default via 10.0.0.1 dev eth0
+ip -n web addr del 10.0.0.2/24 dev eth0
+ip -n web link set dev eth0 down
+ip -n web link set dev lo down
+ip -n web addr del 127.0.0.1/8 dev lo
+ip -n web link set dev eth0 netns $$ name peer5b5fc03
+ip link set dev veth5b5fc03 down
+ip link set dev veth5b5fc03 nomaster
+ip link del dev veth5b5fc03
+ip netns del web
+exit $code

@@ -1,0 +1,402 @@
+"""The state file: what it takes, what it refuses, and that it gives back what was put in."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toykernel import ToyKernel
+
+from netwrap import codec, store
+from netwrap.errors import BadInput, NetwrapError
+from netwrap.model import Container, Endpoint, Netns, Network, Publication, PublishedPort
+from netwrap.steps import Cmd, Object, Probe, Step, iptables
+from netwrap.store import FILE, VERSION, Store, lock
+
+NET = Network("n", "bridge", IPv4Network("10.0.0.0/24"), IPv4Address("10.0.0.1"), "n", 1500)
+CONTAINER = Container("c", 4026532561, True, 64560, 645600, "boot")
+ENDPOINT = Endpoint("c", "n", IPv4Address("10.0.0.2"), "0a:6e:0a:00:00:02", "eth0", "veth1", "06:6e:0a:00:00:02", "p1")
+PORT = PublishedPort(8080, 80)
+OBJECTS: list[Object] = [NET, CONTAINER, ENDPOINT, Publication("c", "n", PORT)]
+MORE: list[Object] = [
+    Network("m", "macvlan", NET.subnet, NET.gateway, "br-0", 9000, True, IPv4Network("10.0.0.128/25")),
+    Container("d", 1, False),
+    Container("e", 0, True, 7, 8, "boot", True),
+    Endpoint("c", "m", IPv4Address("10.0.0.3"), "m", "eth1", "v", "w", "p", default_route=False),
+    Publication("c", "n", PublishedPort(8000, 80, "udp", 11, IPv4Address("127.0.0.1"))),
+]
+NS = Netns("c", 7)
+STEPS = [
+    Step("link up", Cmd(("ip", "link")), Cmd(("ip", "x"), NS), Probe("up", ("a", "b"), NS), "Why?"),
+    Step("rule", Cmd(("iptables", "-w", "!", "a b")), None, Probe("rule", ("filter", "é", "$x")), "Because\nof that."),
+]
+MACHINE = ("boot", 4026531840)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Store]:
+    found = Store(tmp_path / "state", write=True)
+    yield found
+    found.close()
+
+
+def reopened(opened: Store, *, write: bool = False) -> Store:
+    opened.close()
+    return Store(opened.directory, write=write)
+
+
+# ---- what comes back
+
+
+@pytest.mark.parametrize("made", OBJECTS + MORE, ids=lambda made: made.owner)
+def test_an_object_comes_back_as_it_was(made: Object) -> None:
+    assert codec.load_object(type(made).__name__, codec.dump_object(made)) == made
+
+
+@pytest.mark.parametrize("step", STEPS, ids=["with namespaces", "without undo"])
+def test_a_step_comes_back_as_it_was(step: Step) -> None:
+    assert codec.load_step(codec.dump_step(step), "") == step
+
+
+words = st.lists(st.text(max_size=6), min_size=1, max_size=4).map(tuple)
+spaces = st.none() | st.builds(Netns, st.text(min_size=1, max_size=5), st.integers(0, 2**32))
+commands = st.builds(Cmd, words, spaces)
+
+
+probes = st.builds(Probe, st.text(), words, spaces)
+
+
+@given(st.builds(Step, st.text(), commands, st.none() | commands, probes, st.text()))
+def test_every_step_comes_back_as_it_was(step: Step) -> None:
+    assert codec.load_step(codec.dump_step(step), "") == step
+
+
+def test_an_object_of_an_unknown_kind_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown kind"):
+        codec.load_object("Router", "{}")
+
+
+def test_what_stands_is_there_again_when_the_file_is_opened_anew(opened: Store) -> None:
+    op = opened.begin("build", "build", MACHINE)
+    opened.add(op, OBJECTS)
+    again = reopened(opened)
+    state = again.state()
+    assert state.networks == {"n": NET}
+    assert state.containers == {"c": CONTAINER}
+    assert state.endpoints == (ENDPOINT,)
+    assert state.publications == (OBJECTS[3],)
+    assert state.owners == {made.owner for made in OBJECTS}
+    assert state.last == {"n": ENDPOINT.ip}
+    assert again.machine() == MACHINE
+    again.close()
+
+
+def test_objects_are_told_in_the_order_of_their_making(opened: Store) -> None:
+    names = ["z", "a", "m"]
+    for name in names:
+        opened.add(opened.begin(name, "build", MACHINE), [Container(name, 1, True)])
+    assert list(opened.state().containers) == names
+
+
+def test_an_object_is_written_anew_in_its_place(opened: Store) -> None:
+    opened.add(opened.begin("build", "build", MACHINE), [CONTAINER])
+    opened.update(Container("c", 4026532561, True, 7, 8, "boot", True))
+    assert opened.state().containers["c"].pid == 7
+
+
+# ---- the journal
+
+
+def _build(opened: Store, title: str = "build") -> tuple[int, list[int]]:
+    op = opened.begin(title, "build", MACHINE)
+    opened.add(op, OBJECTS)
+    rows = opened.step_begins(op, [Step(s.kind, s.do, s.undo, s.probe, s.why, NET.owner) for s in STEPS])
+    return op, rows
+
+
+def test_a_step_is_begun_then_done(opened: Store) -> None:
+    op, rows = _build(opened)
+    assert [e.state for e in opened.entries(op=op)] == ["begun", "begun"]
+    opened.step_done(rows[:1])
+    assert [e.state for e in opened.entries(op=op)] == ["done", "begun"]
+    assert [(e.id, e.op, e.step.owner) for e in opened.entries(op=op)] == [(row, op, NET.owner) for row in rows]
+
+
+def test_a_step_is_undoing_then_undone_and_belongs_to_both_operations(opened: Store) -> None:
+    op, rows = _build(opened)
+    opened.step_done(rows)
+    opened.end(op, "done")
+    back = opened.begin("undo", "teardown", MACHINE, [NET.owner])
+    inverse = Step("rule", STEPS[1].do, STEPS[1].do, STEPS[1].probe, "back", NET.owner, rows[1])
+    assert opened.step_begins(back, [inverse]) == [rows[1]]
+    assert [e.state for e in opened.entries(op=back)] == ["undoing"]
+    opened.step_done([rows[1]])
+    assert [e.state for e in opened.entries(op=op)] == ["done", "undone"]
+    assert [e.id for e in opened.entries(owners=[NET.owner])] == [rows[0]]
+    opened.step_stands(rows[1])
+    assert [e.state for e in opened.entries(op=op)] == ["done", "done"]
+    assert opened.entries(op=back) == []
+
+
+def test_a_teardown_ends_with_objects_steps_and_round_robin_of_its_networks_gone(opened: Store) -> None:
+    op, rows = _build(opened)
+    opened.step_done(rows)
+    opened.end(op, "done")
+    back = opened.begin("remove", "teardown", MACHINE, [made.owner for made in OBJECTS])
+    opened.end(back, "done", [made.owner for made in OBJECTS])
+    state = opened.state()
+    assert (state.networks, state.endpoints, state.owners, state.last) == ({}, (), frozenset(), {})
+    assert [(o.title, o.kind, o.state) for o in opened.operations()] == [
+        ("build", "build", "undone"),
+        ("remove", "teardown", "done"),
+    ]
+    assert opened.operations()[1].removes == tuple(sorted(made.owner for made in OBJECTS))
+
+
+def test_a_step_that_is_left_is_kept_in_the_journal(opened: Store) -> None:
+    op, rows = _build(opened)
+    opened.step_done(rows)
+    opened.end(op, "done")
+    back = opened.begin("remove", "teardown", MACHINE, [NET.owner])
+    opened.end(back, "failed", [NET.owner], rows[:1])
+    assert [e.id for e in opened.entries(owners=[NET.owner])] == rows[:1]
+    assert NET.owner in opened.state().owners
+
+
+def test_an_operation_is_undone_only_when_all_that_it_was_asked_for_is_gone(opened: Store) -> None:
+    op, _ = _build(opened)
+    opened.end(op, "done")
+    assert opened.owners_of(op) == {NET.owner, ENDPOINT.owner, "port:c/n/8080:80/tcp"}
+    assert opened.made_by(op) == {made.owner for made in OBJECTS}
+    for number, made in enumerate((OBJECTS[3], ENDPOINT, NET)):
+        assert opened.operations()[0].state == "done"
+        opened.end(opened.begin(f"down {number}", "teardown", MACHINE), "done", [made.owner])
+    assert opened.operations()[0].state == "undone"
+
+
+def test_the_round_robin_goes_on_after_a_release(opened: Store) -> None:
+    op, _ = _build(opened)
+    opened.end(op, "done")
+    opened.end(opened.begin("disconnect", "teardown", MACHINE), "done", [ENDPOINT.owner])
+    assert opened.state().endpoints == ()
+    assert opened.state().last == {"n": ENDPOINT.ip}
+
+
+def test_numbers_of_operations_are_not_given_twice(opened: Store) -> None:
+    first = opened.begin("one", "build", MACHINE)
+    assert opened.begin("two", "build", MACHINE) == first + 1
+
+
+def test_what_fails_inside_a_transaction_leaves_no_half_of_it(opened: Store) -> None:
+    op = opened.begin("build", "build", MACHINE)
+    with pytest.raises(BadInput):
+        opened.add(op, [CONTAINER, NET, CONTAINER])  # the same one twice
+    assert opened.state().owners == frozenset()
+
+
+# ---- what is refused
+
+
+def test_the_version_is_in_the_file(opened: Store) -> None:
+    opened.close()
+    with sqlite3.connect(opened.path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,) == (1,)
+
+
+def _spoil(path: Path, how: str) -> None:
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    match how:
+        case "newer":
+            with sqlite3.connect(path) as db:
+                db.execute(f"PRAGMA user_version = {VERSION + 1}")
+        case "text":
+            path.write_text("this is no database, it is a letter\n" * 40)
+        case "cut":
+            Store(path.parent, write=True).close()
+            path.write_bytes(path.read_bytes()[:5000])
+        case "zeroed":
+            Store(path.parent, write=True).close()
+            content = bytearray(path.read_bytes())
+            content[4096:8192] = bytes(4096)
+            path.write_bytes(content)
+        case "foreign":
+            with sqlite3.connect(path) as db:
+                db.execute("CREATE TABLE song (title TEXT)")
+    path.chmod(0o644)
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["reading", "writing"])
+@pytest.mark.parametrize("how", ["newer", "text", "cut", "zeroed", "foreign"])
+def test_a_file_that_is_not_ours_to_use_is_refused_and_not_touched(how: str, write: bool, tmp_path: Path) -> None:
+    path = tmp_path / "state" / FILE
+    _spoil(path, how)
+    before = path.read_bytes()
+    with pytest.raises(BadInput) as caught:
+        Store(path.parent, write=write)
+    assert str(path) in caught.value.message
+    assert ("version 2" if how == "newer" else "corrupt") in caught.value.message
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir()) == [FILE]
+
+
+def test_an_object_that_cannot_be_read_is_a_corrupt_file_and_no_traceback(opened: Store) -> None:
+    op = opened.begin("build", "build", MACHINE)
+    opened.add(op, [NET])
+    with sqlite3.connect(opened.path) as db:
+        db.execute("""UPDATE object SET data = '{"name": "n"}'""")
+    with pytest.raises(BadInput, match="corrupt"):
+        opened.state()
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
+def test_a_file_that_others_may_write_is_refused(mode: int, opened: Store) -> None:
+    opened.path.chmod(mode)
+    with pytest.raises(BadInput, match="may be written by others") as caught:
+        reopened(opened)
+    assert "chmod go-w" in caught.value.hint
+
+
+def test_a_directory_that_others_may_write_is_refused(opened: Store) -> None:
+    opened.directory.chmod(0o777)
+    with pytest.raises(BadInput, match="may be written by others"):
+        reopened(opened, write=True)
+
+
+def test_a_directory_that_cannot_be_made_is_not_possible_now(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NetwrapError) as caught:
+        Store(tmp_path / "file" / "state", write=True)
+    assert caught.value.exit_code == 1
+    assert "--state-dir" in caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_is_read_only_is_not_possible_now(opened: Store) -> None:
+    opened.directory.chmod(0o555)
+    again = reopened(opened, write=True)
+    with pytest.raises(NetwrapError) as caught:
+        again.begin("build", "build", MACHINE)
+    assert caught.value.exit_code == 1
+
+
+# ---- reading, and who may
+
+
+@pytest.mark.parametrize("there", ["nothing", "a directory", "an empty file"])
+def test_reading_what_is_not_there_yet_finds_nothing_and_makes_nothing(there: str, tmp_path: Path) -> None:
+    directory = tmp_path / "state"
+    if there != "nothing":
+        directory.mkdir()
+    if there == "an empty file":
+        (directory / FILE).touch(0o644)
+    before = sorted(tmp_path.rglob("*"))
+    found = Store(directory, write=False)
+    assert found.state().owners == frozenset()
+    assert found.operations() == []
+    assert found.machine() is None
+    found.close()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert there != "an empty file" or (directory / FILE).stat().st_size == 0
+
+
+def test_reading_writes_nothing(opened: Store) -> None:
+    _build(opened)
+    again = reopened(opened)
+    with pytest.raises(NetwrapError):
+        again.begin("build", "build", MACHINE)
+    again.close()
+
+
+def test_a_reader_beside_a_writer_sees_what_was_written(opened: Store) -> None:
+    reader = Store(opened.directory, write=False)
+    opened.add(opened.begin("build", "build", MACHINE), [NET])
+    assert reader.state().networks == {"n": NET}
+    reader.close()
+
+
+def test_everybody_may_read_and_only_the_owner_may_write(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        found = Store(tmp_path / "state", write=True)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(found.path.stat().st_mode) == 0o644
+    assert stat.S_IMODE(found.directory.stat().st_mode) == 0o755
+    assert [p.name for p in found.directory.iterdir()] == [FILE]
+    found.close()
+
+
+def test_a_path_with_a_question_mark_a_hash_and_a_percent_is_a_path(tmp_path: Path) -> None:
+    directory = tmp_path / "a?b#c%20d"
+    Store(directory, write=True).close()
+    found = Store(directory, write=False)
+    assert found.operations() == []
+    found.close()
+    assert [p.name for p in tmp_path.iterdir()] == [directory.name]
+
+
+# ---- the lock
+
+
+@contextlib.contextmanager
+def _silent(_: str) -> Iterator[None]:
+    yield
+
+
+def _hold(directory: Path, held: Event, go: Event) -> None:
+    with lock(directory, "network create web", _silent):
+        held.set()
+        go.wait(10)
+
+
+def test_who_waits_for_the_lock_is_told_for_whom(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held, go = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, held, go))
+    other.start()
+    assert held.wait(10)
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def waiting(holder: str) -> Iterator[None]:
+        told.append(holder)
+        go.set()
+        yield
+
+    with lock(tmp_path, "ps", waiting):
+        assert told == [f"netwrap network create web (pid {other.pid})"]
+    other.join(10)
+
+
+def test_a_lock_that_is_free_is_taken_without_a_word(tmp_path: Path) -> None:
+    for _ in range(2):
+        with lock(tmp_path / "state", "ps", lambda holder: pytest.fail(f"waits for {holder}")):
+            pass
+
+
+def test_a_lock_file_that_is_a_link_to_elsewhere_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(NetwrapError), lock(tmp_path, "ps", _silent):
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_journal_of_a_real_rule_tells_its_probe_after_a_crash(opened: Store) -> None:
+    kernel = ToyKernel()
+    step = iptables.append("nat", "POSTROUTING", "n", ("-s", "10.0.0.0/24", "!", "-o", "n"), ("MASQUERADE",), "Why.")
+    opened.step_begins(opened.begin("build", "build", MACHINE), [step])
+    (entry,) = reopened(opened).entries(op=1)
+    kernel.do(entry.step.do)
+    assert store.Entry is type(entry)
+    assert entry.step == step

@@ -1,0 +1,190 @@
+"""Data to text, against the texts in golden/.
+
+NETWRAP_WRITE_EXPECTED=1 pytest tests/test_views.py  writes them anew; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from toykernel import ToyKernel
+from toytables import split
+from world import World
+
+from netwrap.model import Netns
+from netwrap.steps import Plan, addr, iptables, link
+from netwrap.views import script
+from netwrap.views.diff import diff
+from netwrap.views.documents import dumps
+from netwrap.views.table import table
+
+GOLDEN = Path(__file__).parent / "golden"
+CREATE = "network create --subnet 10.0.0.1/24 testbridge"
+CONNECT = "connect --pid 64560 --name bird2 --net testbridge -p 8080:80"
+
+
+def same_as_golden(name: str, found: str) -> None:
+    if os.environ.get("NETWRAP_WRITE_EXPECTED"):
+        (GOLDEN / name).write_text(found)
+    assert found == (GOLDEN / name).read_text()
+
+
+@pytest.fixture
+def connected(world: World) -> World:
+    """The tutorial's network with its container."""
+    world.must(CREATE)
+    world.must(CONNECT)
+    return world
+
+
+def test_a_dry_run_is_a_script_with_the_why_above_each_command(world: World) -> None:
+    world.must(CREATE)
+    same_as_golden("connect.sh", world.must(f"{CONNECT} --dry-run"))
+
+
+def test_a_dry_run_as_json_has_do_undo_namespace_and_why(world: World) -> None:
+    world.must(CREATE)
+    found = world.must(f"{CONNECT} --dry-run --json")
+    same_as_golden("connect.json", found)
+    rows = json.loads(found)
+    assert [row["n"] for row in rows] == list(range(1, 19))
+    assert {tuple(row) for row in rows} == {("n", "do", "undo", "ns", "why")}
+    assert {row["ns"] for row in rows if row["do"].startswith("ip -n")} == {"bird2"}
+
+
+def test_a_dry_run_of_run_is_a_script_that_takes_its_network_down_at_its_end(world: World) -> None:
+    world.must(CREATE)
+    found = world.must("run --net testbridge --name web --dry-run -- sh -c 'exit 3'")
+    same_as_golden("run.sh", found)
+
+
+@pytest.mark.parametrize("name", ["connect.sh", "run.sh"])
+def test_a_script_is_one_that_bash_reads(name: str) -> None:
+    subprocess.run(["bash", "-n", str(GOLDEN / name)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("name", ["connect.sh", "run.sh"])
+def test_a_script_is_one_that_shellcheck_likes(name: str) -> None:
+    subprocess.run(["shellcheck", str(GOLDEN / name)], check=True)
+
+
+def test_no_line_of_a_why_is_a_command() -> None:
+    step = link.set_up("x", "", "One line that is long enough to be broken, $(rm -rf /), " * 4 + "\nanother; reboot")
+    lines = script.script(Plan("t\tu", (step,))).splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == ["set -e", "ip link set dev x up"]
+
+
+def test_what_needs_no_step_is_a_comment_at_the_head() -> None:
+    found = script.script(Plan("t", (), ("it is so already",)))
+    assert found == "#!/usr/bin/env bash\n# netwrap t\nset -e\n# it is so already\n"
+
+
+def test_networks_and_containers_are_tables_with_their_heads(connected: World) -> None:
+    same_as_golden("tables.txt", connected.must("network list") + "\n" + connected.must("ps"))
+
+
+def test_networks_and_containers_are_documents_with_the_keys_of_the_contract(connected: World) -> None:
+    (network,) = json.loads(connected.must("network list --json"))
+    (endpoint,) = json.loads(connected.must("ps --json"))
+    assert json.loads(connected.must("network inspect testbridge")) == network
+    keys = {"name", "driver", "subnet", "gateway", "bridge", "mtu", "internal", "state", "links", "endpoints"}
+    assert set(network) >= keys
+    assert set(endpoint) == {"name", "pid", "net", "ip", "mac", "ifname", "veth", "ports", "state"}
+    assert endpoint["ports"] == ["8080:80/tcp"]
+    same_as_golden("network.json", dumps(network) + "\n")
+
+
+def test_tables_without_rows_keep_their_heads(world: World) -> None:
+    assert world.must("network list").split() == [
+        *("NAME", "SUBNET", "GATEWAY", "DRIVER", "BRIDGE", "CONTAINERS", "STATE"),
+    ]
+    assert world.must("ps").split() == ["NAME", "PID", "NETWORK", "IP", "IFNAME", "VETH", "PORTS", "STATE"]
+    assert json.loads(world.must("ps --json")) == json.loads(world.must("network list --json")) == []
+
+
+def test_a_cell_is_its_text_and_an_empty_one_a_dash() -> None:
+    assert table(("A", "B"), [["007", None], ["1e5", ""], [0, "x"]]).split() == [
+        *("A", "B", "007", "-", "1e5", "-", "0", "x"),
+    ]
+
+
+def test_the_log_has_its_keys_and_each_step_its_state(connected: World) -> None:
+    first, second = json.loads(connected.must("log --json"))
+    assert [first["id"], second["id"]] == [1, 2]
+    assert second["state"] == "done"
+    steps = json.loads(connected.must("log 2 --json"))["steps"]
+    assert [row["do"] for row in steps] == [row["do"] for row in json.loads((GOLDEN / "connect.json").read_text())]
+    assert [row["undo"] for row in steps] == [row["undo"] for row in json.loads((GOLDEN / "connect.json").read_text())]
+    assert {row["state"] for row in steps} == {"done"}
+
+
+def test_the_log_of_a_teardown_shows_what_it_ran(connected: World) -> None:
+    ran = [line[2:] for line in connected.netwrap("disconnect bird2").err.splitlines() if line.startswith("+ ")]
+    steps = json.loads(connected.must("log 3 --json"))["steps"]
+    assert [row["do"].replace("$$", str(os.getpid())) for row in steps] == ran
+    assert {row["state"] for row in steps} == {"undone"}
+    assert [o["state"] for o in json.loads(connected.must("log --json"))] == ["done", "undone", "done"]
+
+
+def test_the_tables_of_the_log_name_operations_and_steps(connected: World) -> None:
+    lines = connected.must("log").splitlines()
+    assert lines[0].split() == ["ID", "WHEN", "WHAT", "STATE"]
+    assert "network create testbridge" in lines[1]
+    shown = connected.must("log 1")
+    assert "ip link add name testbridge" in shown
+    assert "undo: ip link del dev testbridge" in shown
+
+
+CHANGES = [
+    (
+        "ip link set dev lo down",
+        ["- link lo 00:00:00:00:00:00 up mtu 65536", "+ link lo 00:00:00:00:00:00 down mtu 65536"],
+    ),
+    ("ip addr del 192.168.1.10/24 dev eth0", ["- addr 192.168.1.10/24 dev eth0", "- route 192.168.1.0/24 dev eth0"]),
+    ("ip addr add 10.9.0.1/24 dev lo", ["+ addr 10.9.0.1/24 dev lo"]),
+    ("ip route del default via 192.168.1.1 dev eth0", ["- route default via 192.168.1.1 dev eth0"]),
+    ("ip netns add lab", ["+ netns lab"]),
+    ("iptables -w -N NETWRAP", ["+ filter: chain NETWRAP"]),
+    ("iptables -w -t nat -A OUTPUT -p tcp -j RETURN", ["+ nat: -A OUTPUT -p tcp -j RETURN"]),
+    (
+        "sysctl net.ipv4.conf.eth0.route_localnet=1",
+        ["- sysctl net.ipv4.conf.eth0.route_localnet = 0", "+ sysctl net.ipv4.conf.eth0.route_localnet = 1"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "shown"), CHANGES)
+def test_a_change_is_shown_as_the_line_that_went_and_the_one_that_came(change: str, shown: list[str]) -> None:
+    kernel = ToyKernel()
+    before = kernel.facts()
+    kernel.run(split(change))
+    assert [line.strip() for line in diff(before, kernel.facts()).splitlines()] == shown
+
+
+def test_a_change_inside_a_namespace_is_shown_with_its_name() -> None:
+    kernel = ToyKernel()
+    kernel.run(split("ip netns attach bird2 64560"))
+    ns = Netns("bird2", kernel.handles["bird2"])
+    before = kernel.facts(namespaces=[ns])
+    kernel.do(addr.add("lo", "", "127.0.0.1/8", "", ns).do)
+    assert diff(before, kernel.facts(namespaces=[ns])) == "  + [bird2] addr 127.0.0.1/8 dev lo"
+
+
+def test_no_change_is_said_in_a_sentence() -> None:
+    kernel = ToyKernel()
+    assert diff(kernel.facts(), kernel.facts()) == "  (no change that netwrap looks at)"
+
+
+def test_a_second_rule_with_the_same_words_is_a_change() -> None:
+    kernel = ToyKernel()
+    step = iptables.append("filter", "FORWARD", "n", (), ("ACCEPT",), "")
+    kernel.do(step.do)
+    before = kernel.facts()
+    kernel.do(step.do)
+    assert "-A FORWARD" in diff(before, kernel.facts())
