@@ -158,40 +158,6 @@ def test_stdout_is_the_result_and_nothing_else(world: World) -> None:
 
 
 def test_quiet_shows_no_command_line(world: World) -> None:
-    for line in (
-        CREATE,
-        CONNECT,
-        "publish bird2 8081:81",
-        "unpublish bird2 8081:81",
-        "undo",
-        "network remove testbridge",
-    ):
-        assert world.netwrap(f"{line} --quiet").err == ""
-    assert world.kernel.log
-
-
-def test_what_was_made_is_told_as_json(world: World) -> None:
-    assert '"subnet": "10.0.0.0/24"' in world.must(f"{CREATE} --json")
-    assert '"ip": "10.0.0.2"' in world.must(f"{CONNECT} --json")
-
-
-def test_the_state_directory_comes_from_the_environment_where_no_option_gives_it(
-    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.must(CREATE)
-    monkeypatch.setenv("NETWRAP_STATE_DIR", str(world.directory))
-    from netwrap.cli import run
-
-    assert run(["network", "inspect", "testbridge"]) == 0
-    assert run(["--state-dir", str(tmp_path / "other"), "network", "inspect", "testbridge"]) == 2
-    assert "no network 'testbridge'" in capsys.readouterr().err
-
-
-# ---- undo, log, engines
-
-
-def test_undo_takes_back_the_last_thing_that_was_built_each_time(world: World) -> None:
-    states = [world.everything()]
     for line in (CREATE, CONNECT, "publish bird2 81:81", "unpublish bird2 81:81", "undo", "network remove testbridge"):
         assert world.netwrap(f"{line} --quiet").err == ""
     assert world.kernel.log
