@@ -29,14 +29,15 @@ something() {
     local text
     for text in nonsense 10.1.0.0 10.1.0.0/33 300.1.0.0/24 10.1.0/24 10.1.0.0/31 10.1.0.0/32 fd00::/64 127.0.0.0/24 \
         224.0.0.0/24 0.0.0.0/0; do
-        refused 2 "$text" network create --subnet "$text" new
+        will_refuse 2 "$text" network create --subnet "$text" new
     done
-    refused 2 "''" network create --subnet "" new
+    will_refuse 2 "''" network create --subnet "" new
     for text in 10.0.0.1/24 10.0.0.128/30 10.0.0.0/16; do # of our own network
-        refused 2 "${text%.*}" network create --subnet "$text" new
+        will_refuse 2 "${text%.*}" network create --subnet "$text" new
     done
-    refused 2 10.9.7.0/24 network create --subnet 10.9.7.0/24 new     # a route
-    refused 2 192.168.0.0/16 network create --subnet 192.168.0.0/16 new # an address
+    will_refuse 2 10.9.7.0/24 network create --subnet 10.9.7.0/24 new     # a route
+    will_refuse 2 192.168.0.0/16 network create --subnet 192.168.0.0/16 new # an address
+    refuse_all
     same "$BEFORE" "$(kernel_state)"
 }
 
@@ -44,27 +45,28 @@ something() {
     something
     local text
     for text in 10.2.0.1 10.1.0.0 10.1.0.255 nonsense fd00::1; do
-        refused 2 "$text" network create --subnet 10.1.0.0/24 --gateway "$text" new
+        will_refuse 2 "$text" network create --subnet 10.1.0.0/24 --gateway "$text" new
     done
     for text in 10.2.0.0/25 10.1.0.0/16 nonsense fd00::/64; do
-        refused 2 "$text" network create --subnet 10.1.0.0/24 --ip-range "$text" new
+        will_refuse 2 "$text" network create --subnet 10.1.0.0/24 --ip-range "$text" new
     done
     for text in 67 65536; do
-        refused 2 "$text" network create --mtu "$text" new
+        will_refuse 2 "$text" network create --mtu "$text" new
     done
     host ip addr add 10.0.0.77/32 dev testbridge
     container
     for text in 10.1.0.2 10.0.0.0 10.0.0.255 10.0.0.1 10.0.0.2 10.0.0.77 nonsense fd00::2; do
-        refused 2 "$text" connect --net testbridge --pid "$PID" --ip "$text"
+        will_refuse 2 "$text" connect --net testbridge --pid "$PID" --ip "$text"
     done
     for text in nonsense 01:00:00:00:00:01 02:00:00:00:00; do
-        refused 2 "$text" connect --net testbridge --pid "$PID" --mac "$text"
+        will_refuse 2 "$text" connect --net testbridge --pid "$PID" --mac "$text"
     done
     text=$(netwrap ps --json | jq -r '.[0].mac')
-    refused 2 "$text" connect --net testbridge --pid "$PID" --mac "$text"
+    will_refuse 2 "$text" connect --net testbridge --pid "$PID" --mac "$text"
     for text in "" a/b %d lo abcdefghijklmnop; do
-        refused 2 "'$text'" connect --net testbridge --pid "$PID" --ifname "$text"
+        will_refuse 2 "'$text'" connect --net testbridge --pid "$PID" --ifname "$text"
     done
+    refuse_all
     host ip addr del 10.0.0.77/32 dev testbridge
     end "$PID"
     same "$BEFORE" "$(kernel_state)"
@@ -75,20 +77,21 @@ something() {
     local name
     container
     for name in "" a/b .. "a b" %d -x "a;b" ä lo; do
-        refused 2 "'$name'" network create -- "$name"
+        will_refuse 2 "'$name'" network create -- "$name"
     done
     for name in "" ../x -x; do
-        refused 2 "'$name'" connect --net testbridge --pid "$PID" "--name=$name"
+        will_refuse 2 "'$name'" connect --net testbridge --pid "$PID" "--name=$name"
     done
-    refused 2 'a\nb' network create $'a\nb'
-    refused 2 ../x connect --net testbridge --netns ../x
-    refused 2 ../x run --net testbridge --name ../x -- true
-    refused 2 -x network create -x
-    refused 2 testbridge network create testbridge
-    refused 2 web connect --net testbridge --pid "$PID" --name web
+    will_refuse 2 'a\nb' network create $'a\nb'
+    will_refuse 2 ../x connect --net testbridge --netns ../x
+    will_refuse 2 ../x run --net testbridge --name ../x -- true
+    will_refuse 2 -x network create -x
+    will_refuse 2 testbridge network create testbridge
+    will_refuse 2 web connect --net testbridge --pid "$PID" --name web
     host ip netns add theirs
-    refused 2 theirs connect --net testbridge --pid "$PID" --name theirs
-    refused 2 theirs run --net testbridge --name theirs -- true
+    will_refuse 2 theirs connect --net testbridge --pid "$PID" --name theirs
+    will_refuse 2 theirs run --net testbridge --name theirs -- true
+    refuse_all
     host ip netns del theirs
     end "$PID"
     same "$BEFORE" "$(kernel_state)"
@@ -111,29 +114,30 @@ something() {
 
 @test "what is not there is refused by its name" {
     something
-    refused 2 nonet network inspect nonet
-    refused 2 nonet network remove nonet
-    refused 2 nonet network remove --force nonet
-    refused 2 nonet network remove --force testbridge nonet # nor is the other one removed
-    refused 2 nonet connect --net nonet --pid "$WEB"
-    refused 2 nonet run --net nonet -- true
-    refused 2 nonet disconnect web --net nonet
-    refused 2 nodriver network create --driver nodriver new
-    refused 2 nobody disconnect nobody
-    refused 2 nobody publish nobody 9000:80
-    refused 2 nobody unpublish nobody 9000:80
-    refused 2 nobody exec nobody -- true
-    refused 2 9000:80 unpublish web 9000:80
-    refused 2 4711 log 4711
-    refused 2 4711 undo 4711
-    refused 2 nohandle connect --net testbridge --netns nohandle
-    refused 2 no-such-command run --net testbridge -- no-such-command
-    refused 2 no-such-command exec web -- no-such-command
-    refused 2 1 disconnect --pid 1
+    will_refuse 2 nonet network inspect nonet
+    will_refuse 2 nonet network remove nonet
+    will_refuse 2 nonet network remove --force nonet
+    will_refuse 2 nonet network remove --force testbridge nonet # nor is the other one removed
+    will_refuse 2 nonet connect --net nonet --pid "$WEB"
+    will_refuse 2 nonet run --net nonet -- true
+    will_refuse 2 nonet disconnect web --net nonet
+    will_refuse 2 nodriver network create --driver nodriver new
+    will_refuse 2 nobody disconnect nobody
+    will_refuse 2 nobody publish nobody 9000:80
+    will_refuse 2 nobody unpublish nobody 9000:80
+    will_refuse 2 nobody exec nobody -- true
+    will_refuse 2 9000:80 unpublish web 9000:80
+    will_refuse 2 4711 log 4711
+    will_refuse 2 4711 undo 4711
+    will_refuse 2 nohandle connect --net testbridge --netns nohandle
+    will_refuse 2 no-such-command run --net testbridge -- no-such-command
+    will_refuse 2 no-such-command exec web -- no-such-command
+    will_refuse 2 1 disconnect --pid 1
     mkdir "$BATS_TEST_TMPDIR/bin"
     printf '#!/bin/sh\necho "Error: No such object: nocontainer" >&2\nexit 1\n' >"$BATS_TEST_TMPDIR/bin/docker"
     chmod +x "$BATS_TEST_TMPDIR/bin/docker"
     PATH="$BATS_TEST_TMPDIR/bin:$PATH" refused 2 nocontainer connect --net testbridge --container nocontainer
+    refuse_all
     same "$BEFORE" "$(kernel_state)"
 }
 
@@ -156,13 +160,14 @@ something() {
     something
     local pid thread
     for pid in 0 -1 99999999 99999999999999999999; do
-        refused 2 "$pid" connect --net testbridge "--pid=$pid"
+        will_refuse 2 "$pid" connect --net testbridge "--pid=$pid"
     done
-    refused 2 abc connect --net testbridge --pid abc
-    refused 2 1 connect --net testbridge --pid 1 # the host's own namespace
+    will_refuse 2 abc connect --net testbridge --pid abc
+    will_refuse 2 1 connect --net testbridge --pid 1 # the host's own namespace
     host touch /run/netns/own
     host mount --bind /proc/1/ns/net /run/netns/own
-    refused 2 own connect --net testbridge --netns own
+    will_refuse 2 own connect --net testbridge --netns own
+    refuse_all
     host umount /run/netns/own
     host rm /run/netns/own
     pid=$(host bash -c 'unshare --net python3 -c "
@@ -180,13 +185,14 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     local spec
     for spec in "" 0:80 80:65536 x:80 80 80: 9000:80/icmp 9000:80/ 9000-9010:80-85 9000-9010:80 9010-9000:80-90 9000-:80 \
         -1:80 +90:80 9000-70000:80-61080 fd00::1:9000:80 224.0.0.1:9000:80 203.0.113.77:9000:80; do
-        refused 2 "$spec" publish web -- "$spec"
+        will_refuse 2 "$spec" publish web -- "$spec"
     done
-    refused 2 300.0.0.1 publish web 300.0.0.1:9000:80
+    will_refuse 2 300.0.0.1 publish web 300.0.0.1:9000:80
     container
     for spec in 65536:80 80:0 8080:80; do
-        refused 2 "$spec" connect --net testbridge --pid "$PID" -p "$spec"
+        will_refuse 2 "$spec" connect --net testbridge --pid "$PID" -p "$spec"
     done
+    refuse_all
     end "$PID"
     same "$BEFORE" "$(kernel_state)"
 }
@@ -198,9 +204,9 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     netwrap connect --quiet --net testbridge --pid "$PID" --name second
     before=$(kernel_state)
     for spec in 8080:80 8080:81/tcp 127.0.0.1:8080:80 8075-8085:80-90 8009:1/udp 7999-8000:1-2/udp; do
-        refused 2 "${spec%/*}" publish second "$spec"
+        will_refuse 2 "${spec%/*}" publish second "$spec"
     done
-    refused 2 9100 publish second 9100:80 9100:81
+    will_refuse 2 9100 publish second 9100:80 9100:81
     for listener in "tcp 0.0.0.0 9000" "udp 0.0.0.0 9001" "tcp 127.0.0.1 9002" "tcp :: 9003" "udp :: 9004"; do
         # shellcheck disable=SC2086
         pids+=("$(host bash -c 'python3 bats/peer listen "$@" >/dev/null 2>&1 </dev/null & echo $!' - $listener)")
@@ -208,8 +214,9 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     # shellcheck disable=SC2016
     wait_for host sh -c '[ $(ss -Hlntu | grep -c ":900[0-4]") -eq 5 ]'
     for spec in 9000:80/tcp 9001:80/udp 9002:80/tcp 9003:80/tcp 9004:80/udp 8990-9000:1-11/tcp; do
-        refused 2 "$spec" publish second "$spec"
+        will_refuse 2 "$spec" publish second "$spec"
     done
+    refuse_all
     netwrap publish --quiet second 9000:80/udp 9001:80/tcp # of the other protocol both are free
     netwrap unpublish --quiet second 9000:80/udp 9001:80/tcp
     host kill "${pids[@]}"
@@ -218,29 +225,30 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
 
 @test "usage errors are two lines too" {
     something
-    refused 2 frobnicate frobnicate
-    refused 2 frobnicate network frobnicate
-    refused 2 --frob network create --frob new
-    refused 2 --frob connect --net testbridge --pid "$WEB" --frob
-    refused 2 "Missing argument" network create
-    refused 2 "Missing argument" network remove
-    refused 2 --subnet network create new --subnet
-    refused 2 extra network create new extra
-    refused 2 --net connect --pid "$WEB"
-    refused 2 --pid connect --net testbridge
-    refused 2 --pid connect --net testbridge --pid "$WEB" --netns web
-    refused 2 many network create --mtu many new
-    refused 2 many log many
-    refused 2 --pid disconnect
-    refused 2 --pid disconnect web --pid "$WEB"
-    refused 2 "Missing argument" publish web
-    refused 2 "Missing argument" run --net testbridge
-    refused 2 "Missing argument" exec web
-    refused 2 --hold connect --net testbridge --netns web --hold
-    refused 2 --step network create --step new # no terminal
-    refused 2 --step network create --step --dry-run new
-    refused 2 --step network create --step --batch new
-    refused 2 --json network remove --json testbridge
+    will_refuse 2 frobnicate frobnicate
+    will_refuse 2 frobnicate network frobnicate
+    will_refuse 2 --frob network create --frob new
+    will_refuse 2 --frob connect --net testbridge --pid "$WEB" --frob
+    will_refuse 2 "Missing argument" network create
+    will_refuse 2 "Missing argument" network remove
+    will_refuse 2 --subnet network create new --subnet
+    will_refuse 2 extra network create new extra
+    will_refuse 2 --net connect --pid "$WEB"
+    will_refuse 2 --pid connect --net testbridge
+    will_refuse 2 --pid connect --net testbridge --pid "$WEB" --netns web
+    will_refuse 2 many network create --mtu many new
+    will_refuse 2 many log many
+    will_refuse 2 --pid disconnect
+    will_refuse 2 --pid disconnect web --pid "$WEB"
+    will_refuse 2 "Missing argument" publish web
+    will_refuse 2 "Missing argument" run --net testbridge
+    will_refuse 2 "Missing argument" exec web
+    will_refuse 2 --hold connect --net testbridge --netns web --hold
+    will_refuse 2 --step network create --step new # no terminal
+    will_refuse 2 --step network create --step --dry-run new
+    will_refuse 2 --step network create --step --batch new
+    will_refuse 2 --json network remove --json testbridge
+    refuse_all
     same "$BEFORE" "$(kernel_state)"
 }
 
