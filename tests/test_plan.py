@@ -39,12 +39,12 @@ _prepared: dict[str, Saved] = {}
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+def make(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Gives a new world as a case describes it, each time that it is called."""
     made = itertools.count()
 
     def make_world(case: Case) -> World:
-        world = World(tmp_path / str(next(made)), monkeypatch)
+        world = World(quick_path / str(next(made)), monkeypatch)
         session = json.dumps([case.get(part, []) for part in ("machine", "before", "then")])
         if session not in _prepared:
             for line in case.get("machine", ()):
