@@ -1,0 +1,71 @@
+#!/usr/bin/env bats
+# dry run | bash = run = step = batch: the same kernel state, for every case file of bats/cases.
+
+load helpers
+
+setup() { host_up; }
+teardown() { host_down; }
+
+# The driver "equality" runs a case in all ways, and takes back what builds something up; then its scripts are read.
+cases() {
+    local scripts=$BATS_TEST_TMPDIR/scripts file
+    mkdir "$scripts"
+    for file in "$BATS_TEST_DIRNAME"/cases/"$1"*; do
+        printf 'equality %s %s\n' "$file" "$scripts"
+    done | on_hosts
+    for file in "$scripts"/*.script; do
+        bash -n "$file"
+    done
+    shellcheck -s bash "$scripts"/*.script
+}
+
+@test "every way to create a network gives the same kernel state, and undo the state before" { cases create; }
+
+@test "every way to connect a container gives the same kernel state, and undo the state before" { cases connect; }
+
+@test "every way to publish a port gives the same kernel state, and undo the state before" { cases publish; }
+
+@test "every way to disconnect a container gives the same kernel state" { cases disconnect; }
+
+@test "every way to take a published port back gives the same kernel state" { cases unpublish; }
+
+@test "every way to remove a network gives the same kernel state" { cases network-remove; }
+
+@test "every way to undo gives the same kernel state" { cases undo; }
+
+@test "stdout of a dry run is the script alone, also for the command as a user starts it" {
+    container
+    nw network create --subnet 10.0.0.1/24 net1 --dry-run
+    [ "$CODE" -eq 0 ]
+    [ "${OUT%%$'\n'*}" = "#!/usr/bin/env bash" ]
+    host bash -c "$OUT" >/dev/null
+    made=$(kernel_state)
+    host ip link del dev net1
+    host iptables -w -F
+    host iptables -w -X NETWRAP-net1
+    host iptables -w -X NETWRAP
+    host iptables -w -t nat -F
+    host bash -c 'echo 0 >/proc/sys/net/ipv4/ip_forward'
+    nw network create --subnet 10.0.0.1/24 net1
+    [ "$OUT" = net1 ]
+    same "$made" "$(kernel_state)"
+    for command in "connect --net net1 --pid $PID" "network remove net1" undo; do
+        # shellcheck disable=SC2086
+        nw $command --dry-run
+        [ "$CODE" -eq 0 ]
+        bash -n <<<"$OUT"
+        # shellcheck disable=SC2086
+        nw $command --dry-run --json
+        [ "$(jq -r 'map(keys_unsorted | join(" ")) | unique | .[]' <<<"$OUT")" = "n do undo ns why" ]
+    done
+    same "$made" "$(kernel_state)"
+}
+
+@test "a dry run makes no state directory" {
+    nw --state-dir /run/fresh network create net1 --dry-run
+    [ "$CODE" -eq 0 ]
+    run host test -e /run/fresh
+    [ "$status" -ne 0 ]
+    run host test -e /run/netwrap
+    [ "$status" -ne 0 ]
+}

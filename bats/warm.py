@@ -1,0 +1,96 @@
+"""For the drivers beside it: netwrap, many times over, in forked children of one warm interpreter.
+
+The same entry point as the command's, without its start-up: hundreds of runs in a minute. Runs on a test's host.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import sh  # noqa: F401  # what a command imports late is here already
+import tabulate  # noqa: F401
+from state import kernel_state as kernel_state
+
+from netwrap import cli
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended; a negative code is the signal's number."""
+
+    code: int
+    out: str
+    err: str
+
+
+def netwrap(*words: object, env: dict[str, object] | None = None) -> Result:
+    """Runs one command line to its end."""
+    out, err = os.memfd_create("out"), os.memfd_create("err")
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.environ.update({key: str(value) for key, value in (env or {}).items()})
+        code = 99
+        try:
+            code = cli.run([str(word) for word in words])
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return Result(code, _text(out), _text(err))
+
+
+def _text(fd: int) -> str:
+    with os.fdopen(fd, "rb") as file:
+        file.seek(0)
+        return file.read().decode(errors="replace")
+
+
+def well(*words: object, env: dict[str, object] | None = None) -> Result:
+    """The same for a command that has to succeed."""
+    result = netwrap(*words, env=env)
+    if result.code != 0:
+        fail(f"netwrap {' '.join(map(str, words))}: exit {result.code}", result.err)
+    return result
+
+
+def answer(*words: object) -> Any:
+    """A document of a --json command."""
+    return json.loads(well(*words, "--json").out)
+
+
+def container() -> int:
+    """Starts a process in a network namespace of its own; gives its pid. It ends with the host."""
+    pid = subprocess.Popen(["unshare", "--net", "sleep", "100000"], stdout=subprocess.DEVNULL).pid
+    own = os.stat("/proc/self/ns/net").st_ino
+    for _ in range(600):
+        if os.stat(f"/proc/{pid}/ns/net").st_ino != own:
+            return pid
+        time.sleep(0.05)
+    raise TimeoutError("a process in a namespace of its own did not start")
+
+
+def same(what: str, wanted: str, found: str, told: str = "") -> None:
+    """Fails with the difference where two texts differ."""
+    if wanted != found:
+        lines = difflib.unified_diff(wanted.splitlines(), found.splitlines(), "wanted", "found", lineterm="", n=0)
+        fail(what, *lines, told)
+
+
+def fail(what: str, *details: str) -> NoReturn:
+    """Ends the driver with what went wrong."""
+    print(f"FAILED: {what}", *details, sep="\n", flush=True)
+    sys.exit(1)
