@@ -143,6 +143,17 @@ sh_ps() { netwrap ps --json | jq -e "$1"; }
     nothing_left
 }
 
+@test "a signal that comes while the network is being taken down leaves nothing either" {
+    local dir=$BATS_TEST_TMPDIR/run
+    background "$dir" run --net testbridge -- true
+    # shellcheck disable=SC2016
+    host bash -c 'while kill -0 "$1" 2>/dev/null && ! grep -q "link del" "$2"; do sleep 0.002; done; kill -TERM "$1" || true' \
+        - "$(cat "$dir/pid")" "$dir/err"
+    wait_for test -e "$dir/code"
+    cat "$dir/code" "$dir/err"
+    nothing_left
+}
+
 @test "Ctrl-C on the terminal ends the command, and nothing is left" {
     local dir=$BATS_TEST_TMPDIR
     # Types Ctrl-C once the command has said that it is ready.

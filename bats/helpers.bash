@@ -16,6 +16,10 @@ if [ -x "$ROOT/.venv/bin/netwrap" ]; then NETWRAP=$ROOT/.venv/bin/netwrap; else 
 # Starts the host; skips the test where an ordinary user may not have one.
 host_up() {
     [ -n "$NETWRAP" ] || { echo "netwrap is not installed: scripts/setup test" >&2; return 1; }
+    if [ -z "${BATS_TEST_TMPDIR:-}" ]; then # bats before 1.4 makes none
+        BATS_TEST_TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/netwrap-bats.XXXXXX")
+        MADE_TMPDIR=$BATS_TEST_TMPDIR
+    fi
     local user=() ready=$BATS_TEST_TMPDIR/host-ready
     if [ "$(id -u)" != 0 ]; then
         user=(--user --map-root-user)
@@ -36,6 +40,7 @@ host_down() {
     kill -KILL "$HOST_UNSHARE" 2>/dev/null || true
     wait "$HOST_UNSHARE" 2>/dev/null || true
     HOST_UNSHARE=
+    [ -z "${MADE_TMPDIR:-}" ] || rm -rf "$MADE_TMPDIR"
 }
 
 host() {
