@@ -1,0 +1,54 @@
+"""Whatever is built and taken down in whatever order: at the end the machine is as it was."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from world import World
+
+from netwrap.undo import foundation
+
+NETS, NAMES, PIDS = ("a", "b.1", "c-network-of-a-long-name"), ("web", "db", "lab"), (64560, 64561, 64562)
+
+nets, names, pids = st.sampled_from(NETS), st.sampled_from(NAMES), st.sampled_from(PIDS)
+ports = st.sampled_from(["8080:80", "8080:80/udp", "127.0.0.1:8080:80", "8000-8100:8000-8100", "9000-9001:80-81"])
+commands = st.one_of(
+    st.builds("network create {}{}".format, nets, st.sampled_from(["", " --internal", " --subnet 10.0.0.1/29"])),
+    st.builds("connect --net {} --pid {} --name {}".format, nets, pids, names),
+    st.builds("connect --net {} --pid {} -p {}".format, nets, pids, ports),
+    st.builds("connect --net {} --netns lab".format, nets),
+    st.builds("publish {} {}".format, names, ports),
+    st.builds("unpublish {} {}".format, names, ports),
+    st.builds("disconnect {}".format, names),
+    st.builds("disconnect --pid {} --net {}".format, pids, nets),
+    st.builds("network remove {}{}".format, nets, st.sampled_from(["", " --force"])),
+    st.just("undo"),
+)
+
+
+@pytest.mark.parametrize("option", ["", " --batch"], ids=["one by one", "batch"])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(commands, min_size=3, max_size=14))
+def test_any_sequence_of_commands_leaves_nothing_when_all_is_removed(
+    option: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        world = World(Path(name) / "state", monkeypatch)
+        world.prepare("ip netns add lab")
+        world.prepare("sysctl net.ipv4.conf.eth0.forwarding=1")
+        start = world.kernel.snapshot()
+        for line in [*(f"network create {net}" for net in NETS[:2]), *lines]:
+            before = world.everything()
+            result = world.netwrap(line + option)
+            assert result.code in (0, 1, 2), result.err
+            if result.code:
+                assert world.everything() == before, line
+            owners = world.state().owners
+            assert owners == foundation(owners), f"{line}: something stands upon nothing"
+        world.netwrap(f"network remove --force {' '.join(world.state().networks) or 'none'}{option}")
+        assert world.state().owners == frozenset()
+        assert world.kernel.snapshot() == start
