@@ -160,7 +160,9 @@ class Desk:
             return
         self.store.end(op, "failed", removes - foundation(step.owner for step, _ in left))
         for step, failure in left:
-            talk(f"left: {step.probe.kind} {' '.join(step.probe.key)}: {failure}\n  remove it with: {step.do.text()}")
+            talk(
+                f"left: {step.probe.kind} {' '.join(step.probe.key)}: {failure.how}\n  remove it with: {step.do.text()}"
+            )
         raise LeftBehind(
             f"{plan.title}: {len(left)} of {len(plan.steps)} steps could not be taken back", f"netwrap log {op}"
         )

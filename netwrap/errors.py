@@ -41,6 +41,11 @@ class CommandFailed(Exception):
         self.code = code
         self.stderr = stderr.strip()
 
+    @property
+    def how(self) -> str:
+        """Exit code and stderr."""
+        code = "gave no answer in time" if self.code is None else f"exit {self.code}"
+        return f"{code}: {self.stderr}" if self.stderr else code
+
     def __str__(self) -> str:
-        how = "gave no answer in time" if self.code is None else f"exit {self.code}"
-        return f"{self.line}: {how}" + (f": {self.stderr}" if self.stderr else "")
+        return f"{self.line}: {self.how}"

@@ -127,13 +127,24 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
         rules = facts.rules.get((table, chain))
         if rules is None or not words:
             return rules is not None
-        return any(sorted(words) == sorted(rule) for rule in rules)
+        return any(_matches(tuple(words)) == _matches(rule) for rule in rules)
     if probe.ns is not None and probe.ns.inode and facts.handles.get(probe.ns.name) not in (None, probe.ns.inode):
         return False  # the handle leads to another namespace now
     space = facts.space(probe.ns)
     if space is None:
         return None if probe.ns is not None and probe.ns.name in facts.handles else False
     return _holds_on_link(probe, space)
+
+
+def _matches(rule: Rule) -> list[Rule]:
+    """A rule's options with their values, in any order: versions of iptables print them differently."""
+    groups: list[list[str]] = []
+    for word in rule:
+        starts = word == "!" or word.startswith("-")
+        if not groups or (starts and groups[-1] != ["!"]):
+            groups.append([])
+        groups[-1].append(word)
+    return sorted(map(tuple, groups))
 
 
 def _holds_on_link(probe: Probe, space: Space) -> bool:

@@ -81,7 +81,6 @@ class Store:
         with self._errors():
             if write:
                 _make_directory(directory)
-                _refuse_writable_by_others(directory)
             if self.path.exists():
                 _refuse_writable_by_others(self.path)
             self._db = self._open(write)
@@ -90,11 +89,8 @@ class Store:
 
     def _open(self, write: bool) -> sqlite3.Connection:
         if write:
-            old = os.umask(0o022)
-            try:
+            with _readable_by_all():
                 return sqlite3.connect(self.path, isolation_level=None, timeout=30)
-            finally:
-                os.umask(old)
         if not self.path.exists():
             return sqlite3.connect(":memory:", isolation_level=None)
         return sqlite3.connect(f"file:{_uri(self.path)}?mode=ro", uri=True, isolation_level=None, timeout=30)
@@ -314,7 +310,8 @@ def lock(directory: Path, title: str, waiting: Callable[[str], AbstractContextMa
     """Holds the one lock of every changing command (flock(2)); it waits inside `waiting`, which is told for whom."""
     try:
         _make_directory(directory)
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        with _readable_by_all():
+            fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         hint = "choose one that can be written: netwrap --state-dir DIR …, or try it in: netwrap sandbox"
         raise NetwrapError(f"state directory {directory}: {error.strerror}", hint) from None
@@ -334,7 +331,19 @@ def lock(directory: Path, title: str, waiting: Callable[[str], AbstractContextMa
 
 
 def _make_directory(directory: Path) -> None:
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _readable_by_all():
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _refuse_writable_by_others(directory)
+
+
+@contextlib.contextmanager
+def _readable_by_all() -> Iterator[None]:
+    """What is made here everybody may read and its owner alone may write, whatever the umask (umask(2))."""
+    old = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(old)
 
 
 def _refuse_writable_by_others(path: Path) -> None:

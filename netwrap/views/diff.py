@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from netwrap.facts import Facts, Link, Space
@@ -12,9 +13,9 @@ _BUILT_IN = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
 def diff(before: Facts, after: Facts) -> str:
     """Lines that went (-) and came (+), by namespace; a sentence where nothing did."""
-    old, new = list(lines(before)), list(lines(after))
-    gone = [f"  - {line}" for line in old if line not in new]
-    came = [f"  + {line}" for line in new if line not in old]
+    old, new = Counter(lines(before)), Counter(lines(after))
+    gone = [f"  - {line}" for line in (old - new).elements()]
+    came = [f"  + {line}" for line in (new - old).elements()]
     return "\n".join([*gone, *came]) or "  (no change that netwrap looks at)"
 
 
