@@ -16,6 +16,12 @@ NETS, NAMES, PIDS = ("a", "b.1", "c-network-of-a-long-name"), ("web", "db", "lab
 
 nets, names, pids = st.sampled_from(NETS), st.sampled_from(NAMES), st.sampled_from(PIDS)
 ports = st.sampled_from(["8080:80", "8080:80/udp", "127.0.0.1:8080:80", "8000-8100:8000-8100", "9000-9001:80-81"])
+FIRST = (
+    *(f"network create {net}" for net in NETS[:2]),
+    "connect --net a --pid 64560 --name web",
+    "connect --net b.1 --pid 64560",
+    "connect --net b.1 --pid 64561 --name db -p 8443:443",
+)
 commands = st.one_of(
     st.builds("network create {}{}".format, nets, st.sampled_from(["", " --internal", " --subnet 10.0.0.1/29"])),
     st.builds("connect --net {} --pid {} --name {}".format, nets, pids, names),
@@ -26,7 +32,7 @@ commands = st.one_of(
     st.builds("disconnect {}".format, names),
     st.builds("disconnect --pid {} --net {}".format, pids, nets),
     st.builds("network remove {}{}".format, nets, st.sampled_from(["", " --force"])),
-    st.just("undo"),
+    st.builds("undo{}".format, st.sampled_from(["", " 1 --yes", " 3 --yes"])),
 )
 
 
@@ -41,7 +47,7 @@ def test_any_sequence_of_commands_leaves_nothing_when_all_is_removed(
         world.prepare("ip netns add lab")
         world.prepare("sysctl net.ipv4.conf.eth0.forwarding=1")
         start = world.kernel.snapshot()
-        for line in [*(f"network create {net}" for net in NETS[:2]), *lines]:
+        for line in [*FIRST, *lines]:
             before = world.everything()
             result = world.netwrap(line + option)
             assert result.code in (0, 1, 2), result.err
