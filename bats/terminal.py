@@ -1,4 +1,5 @@
-"""Runs something on a terminal of its own and answers what it asks, one key a question; the last key is repeated.
+"""Runs something on a terminal of its own and answers what it asks, one key a question (and enter, where it reads a line);
+the last key is repeated.
 
 usage: python3 terminal.py KEYS COMMAND…     stdin and stderr are the terminal, whose text goes to stderr; stdout stays
 In KEYS \\r is the enter key. The exit code is the command's.
@@ -55,8 +56,9 @@ def _answer(master: int, keys: str, child: int) -> bytes:
         if not new:
             return text
         text += new
-        if _QUESTION.search(text):
-            os.write(master, keys[min(answered, len(keys) - 1)].encode())
+        if question := _QUESTION.search(text):
+            enter = "\r" if question[0].startswith(b"[") else ""  # yes or no is a line
+            os.write(master, (keys[min(answered, len(keys) - 1)] + enter).encode())
             answered += 1
 
 
