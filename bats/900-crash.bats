@@ -1,0 +1,201 @@
+#!/usr/bin/env bats
+# SIGKILL at every point of every changing command, and signals in the middle of one.
+
+load helpers
+
+setup() { host_up; }
+
+teardown() {
+    [ -z "${SLOW:-}" ] || touch "$SLOW/go"
+    host_down
+}
+
+# slowly N ARG…: starts netwrap, whose N-th changing command waits until $SLOW/go is there; sets NETWRAP_PID, and
+# WAITING to the pid of the command that waits.
+slowly() {
+    SLOW=$BATS_TEST_TMPDIR/slow.$RANDOM
+    mkdir -p "$SLOW/bin"
+    echo 0 >"$SLOW/count"
+    local tool
+    for tool in ip iptables iptables-restore sysctl; do
+        ln -s "$ROOT/bats/failing-command" "$SLOW/bin/$tool"
+    done
+    # shellcheck disable=SC2016
+    host env SPOIL_DIR="$SLOW" SPOIL_AT="$1" SPOIL_HOW=wait SLOW="$SLOW" bash -c 'PATH=$SLOW/bin:$PATH; shift
+        netwrap "$@" >"$SLOW/out" 2>"$SLOW/err" & echo $! >"$SLOW/pid"
+        wait $!; echo $? >"$SLOW/code.new"; mv "$SLOW/code.new" "$SLOW/code"' - "$@" >/dev/null 2>&1 </dev/null &
+    wait_for test -s "$SLOW/waiting"
+    NETWRAP_PID=$(cat "$SLOW/pid")
+    WAITING=$(cat "$SLOW/waiting")
+}
+
+ended_or_waits() { [ -e "$1/code" ] || grep -q "waiting for" "$1/err"; }
+
+gone() { ! host test -e "/proc/$1/fd"; }
+
+@test "killed at any point of network create, the next command rolls it back" {
+    on_hosts <<'END'
+kill-points create
+kill-points create --batch
+kill-points second-create --batch
+END
+}
+
+@test "killed at any point of connect with ports, the next command rolls it back" {
+    on_hosts <<'END'
+kill-points connect
+kill-points connect --batch
+END
+}
+
+@test "killed at any point of publish, the next command rolls it back" {
+    on_hosts <<'END'
+kill-points publish --batch
+END
+}
+
+@test "killed at any point of run, building up and taking down, nothing is left after the next command" {
+    on_hosts <<'END'
+kill-points run --batch
+END
+}
+
+@test "killed at any point of unpublish, the next command finishes it" {
+    on_hosts <<'END'
+kill-points unpublish
+kill-points unpublish --batch
+END
+}
+
+@test "killed at any point of disconnect, the next command finishes it" {
+    on_hosts <<'END'
+kill-points disconnect --batch
+END
+}
+
+@test "killed at any point of network remove --force, the next command finishes it" {
+    on_hosts <<'END'
+kill-points remove --batch
+END
+}
+
+@test "killed at any point of undo, the next command finishes it" {
+    on_hosts <<'END'
+kill-points undo --batch
+END
+}
+
+@test "killed again while it recovers, the command after that recovers" {
+    on_hosts <<'END'
+kill-points connect --batch --nested
+kill-points remove --batch --nested
+END
+}
+
+@test "any changing command recovers first, says so, and then does its own work" {
+    container
+    before=$(kernel_state)
+    run host env NETWRAP_KILL_AT=30 netwrap network create --subnet 10.0.0.1/24 net1
+    [ "$status" -eq 137 ]
+    nw network list --json
+    [ "$CODE" -eq 0 ] # who only looks recovers nothing, and can look
+    nw network create --subnet 10.99.0.0/24 other
+    [ "$CODE" -eq 0 ]
+    [[ $ERR == *"network create net1"*"rolled back"* ]]
+    [ "$(netwrap network list --json | jq -r '.[].name')" = other ]
+    run host env NETWRAP_KILL_AT=9 netwrap connect --net other --pid "$PID"
+    [ "$status" -eq 137 ]
+    nw network remove other # not in use: the half-done endpoint goes first
+    [ "$CODE" -eq 0 ]
+    [[ $ERR == *"rolled back"* ]]
+    same "$before" "$(kernel_state)"
+    nw network create --subnet 10.99.0.0/24 other
+    [[ $ERR != *"rolled back"* ]]
+}
+
+@test "SIGINT, SIGTERM and SIGHUP in the middle of a build-up roll it back: exit 130" {
+    netwrap network create --subnet 10.0.0.1/24 net1 -q
+    container
+    before=$(kernel_state)
+    for signal in INT TERM HUP; do
+        for n in 1 5 12; do
+            slowly "$n" connect --net net1 --pid "$PID" --name web -p 8080:80
+            host kill "-$signal" "$NETWRAP_PID"
+            wait_for test -e "$SLOW/code"
+            [ "$(cat "$SLOW/code")" -eq 130 ] || { cat "$SLOW/err" >&2 && return 1; }
+            [ ! -s "$SLOW/out" ]
+            grep -q "^netwrap: .*SIG$signal.*rolled back" "$SLOW/err"
+            touch "$SLOW/go"
+            wait_for gone "$WAITING"
+            same "$before" "$(kernel_state)"
+            [ "$(netwrap ps --json)" = "[]" ]
+        done
+    done
+}
+
+@test "a signal in the middle of a batch rolls it back" {
+    before=$(kernel_state)
+    for n in 1 2 3 4; do
+        slowly "$n" network create --subnet 10.0.0.1/24 net1 --batch
+        host kill -TERM "$NETWRAP_PID"
+        wait_for test -e "$SLOW/code"
+        [ "$(cat "$SLOW/code")" -eq 130 ]
+        same "$before" "$(kernel_state)"
+    done
+    [ "$(netwrap network list --json)" = "[]" ]
+}
+
+@test "a signal in the middle of a teardown: everything stands again" {
+    container
+    netwrap network create --subnet 10.0.0.1/24 net1 -q
+    netwrap connect --net net1 --pid "$PID" --name web -p 8080:80 -q
+    before=$(kernel_state)
+    stands=$(netwrap ps --json)
+    for n in 1 6 14; do
+        slowly "$n" network remove --force net1
+        host kill -INT "$NETWRAP_PID"
+        wait_for test -e "$SLOW/code"
+        [ "$(cat "$SLOW/code")" -eq 130 ] || { cat "$SLOW/err" >&2 && return 1; }
+        same "$before" "$(kernel_state)"
+        same "$stands" "$(netwrap ps --json)"
+    done
+}
+
+@test "a second signal while it rolls back does not stop that" {
+    before=$(kernel_state)
+    slowly 6 network create --subnet 10.0.0.1/24 net1
+    for _ in 1 2 3; do
+        host kill -INT "$NETWRAP_PID" 2>/dev/null || true
+    done
+    wait_for test -e "$SLOW/code"
+    [ "$(cat "$SLOW/code")" -eq 130 ]
+    same "$before" "$(kernel_state)"
+}
+
+@test "a command that a killed netwrap has started does not take effect after the recovery" {
+    before=$(kernel_state)
+    for n in 4 8; do # the bridge; a rule
+        slowly "$n" network create --subnet 10.0.0.1/24 net1
+        host kill -KILL "$NETWRAP_PID"
+        wait_for test -e "$SLOW/code"
+        # The recovery either finds the command ended or waits for it: then it is let go.
+        background "$SLOW/recovery" undo
+        wait_for ended_or_waits "$SLOW/recovery"
+        touch "$SLOW/go"
+        wait_for gone "$WAITING"
+        wait_for test -e "$SLOW/recovery/code"
+        same "$before" "$(kernel_state)"
+    done
+}
+
+@test "while one command changes, another waits and says for whom" {
+    slowly 3 network create --subnet 10.0.0.1/24 net1
+    background "$SLOW/second" network create --subnet 10.0.1.1/24 net2
+    wait_for grep -q "waiting for netwrap network create net1" "$SLOW/second/err"
+    [ ! -e "$SLOW/second/code" ]
+    touch "$SLOW/go"
+    wait_for test -e "$SLOW/second/code"
+    [ "$(cat "$SLOW/code")$(cat "$SLOW/second/code")" = 00 ]
+    [ "$(netwrap network list --json | jq -r '.[] | "\(.name) \(.state)"')" = "net1 up
+net2 up" ]
+}
