@@ -7,9 +7,13 @@ import sys
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    from netwrap.cli import run
+    try:
+        from netwrap.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before there was anything to interrupt
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

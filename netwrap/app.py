@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from netwrap import drivers as registry
 from netwrap import health, plan
+from netwrap.attend import IGNORED_BY_PYTHON
 from netwrap.desk import Desk, Mode, changing, need_root, reading
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
-from netwrap.execute import require, spawn
 from netwrap.facts import Facts
-from netwrap.look import look
+from netwrap.look import look, look_at_handles
 from netwrap.model import Endpoint, Netns, Publication, PublishedPort, State
 from netwrap.plan import ConnectWish, NetworkWish
-from netwrap.store import Operation
-from netwrap.undo import Entry, closure
+from netwrap.spawn import require, spawn
+from netwrap.undo import Operation, closure
 from netwrap.views import documents
 
 ENGINES = ("docker", "podman", "nerdctl")
@@ -29,10 +31,10 @@ def network_create(mode: Mode, wish: NetworkWish) -> None:
     """Creates a network."""
     with changing(mode, f"network create {wish.name}") as desk:
         seen = desk.look()
-        desk.carry_out(plan.network_create(wish, seen, desk.state()), seen=seen)
+        desk.carry_out(plan.network_create(wish, seen, desk.state()), seen)
 
 
-def network_remove(mode: Mode, names: list[str], *, force: bool, removed: Callable[[str], None]) -> None:
+def network_remove(mode: Mode, names: list[str], *, force: bool) -> None:
     """Removes networks; one in use only with force, which disconnects its containers first."""
     with changing(mode, f"network remove {' '.join(names)}") as desk:
         state = desk.state()
@@ -43,12 +45,7 @@ def network_remove(mode: Mode, names: list[str], *, force: bool, removed: Callab
                 raise BadInput(
                     f"network {name!r} is in use by {', '.join(users)}", f"netwrap network remove --force {name}"
                 )
-        if mode.dry_run:  # one script for all of them
-            desk.take_down(f"network remove {' '.join(names)}", _closure(desk, [f"network:{n}" for n in names]))
-            return
-        for name in dict.fromkeys(names):
-            desk.take_down(f"network remove {name}", _closure(desk, [f"network:{name}"]))
-            removed(name)
+        desk.take_down(f"network remove {' '.join(names)}", _closure(desk, [f"network:{n}" for n in names]))
 
 
 def networks(mode: Mode) -> list[dict[str, Any]]:
@@ -92,7 +89,7 @@ def connect(mode: Mode, wish: ConnectWish, target: Target) -> Endpoint | None:
     with changing(mode, f"connect to {wish.network}") as desk:
         seen = desk.look([pid] if pid is not None else (), _handles(wish))
         made = plan.connect(wish, seen, desk.state())
-        desk.carry_out(made, seen=seen)
+        desk.carry_out(made, seen)
         return None if mode.dry_run else next(m for m in made.makes if isinstance(m, Endpoint))
 
 
@@ -125,13 +122,16 @@ def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | Non
     with changing(mode, f"disconnect {name or f'pid {pid}'}") as desk:
         state = desk.state()
         name = name if name is not None else _name_of_pid(state, pid)
+        if network is None and not state.endpoints_of(container=name):  # a teardown that failed has left it
+            desk.take_down(f"disconnect {name}", _closure(desk, [state.container(name).owner]))
+            return
         endpoints = _endpoints(state, name, network)
-        owners = _closure(desk, [e.owner for e in endpoints])
-        desk.take_down(f"disconnect {name} from {', '.join(e.network for e in endpoints)}", owners)
+        networks = ", ".join(e.network for e in endpoints)
+        desk.take_down(f"disconnect {name} from {networks}", _closure(desk, [e.owner for e in endpoints]))
 
 
 def _name_of_pid(state: State, pid: int | None) -> str:
-    for container in state.containers.values():
+    for container in reversed(state.containers.values()):  # an earlier process may have had the number
         if container.pid == pid:
             return container.name
     raise BadInput(f"process {pid} is not connected", "netwrap ps")
@@ -143,16 +143,19 @@ def _endpoints(state: State, name: str, network: str | None) -> tuple[Endpoint, 
         state.network(network)
     found = state.endpoints_of(container=name, network=network)
     if not found:
-        raise BadInput(f"{name} is not connected to {network}", "netwrap ps")
+        raise BadInput(f"{name} is not connected to {network or 'any network'}", "netwrap ps")
     return found
 
 
 def publish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: str | None) -> None:
     """Publishes ports of a container, by its first network where none is named."""
     with changing(mode, f"publish {name}") as desk:
-        state, seen = desk.state(), desk.look()
-        endpoint = _endpoints(state, name, network)[0]
-        desk.carry_out(plan.publish(endpoint, ports, seen, state), seen=seen)
+        state = desk.state()
+        endpoint, container = _endpoints(state, name, network)[0], state.container(name)
+        seen = desk.look([container.pid] if container.pid else ())
+        if health.is_gone(container, seen):
+            raise BadInput(f"{name} is gone: its process has ended", f"netwrap disconnect {name}")
+        desk.carry_out(plan.publish(endpoint, ports, seen, state), seen)
 
 
 def unpublish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: str | None) -> None:
@@ -210,22 +213,50 @@ def become(mode: Mode, name: str, command: list[str]) -> None:
     else:
         words = ["ip", "netns", "exec", name, *command]
     require(words[:1])
+    for number in IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
     os.execvp(words[0], words)
+
+
+# ---- names, for completion
+
+
+def standing(mode: Mode) -> State:
+    """What stands, for completion: an empty state where it cannot be read."""
+    try:
+        with reading(mode) as desk:
+            return desk.state()
+    except NetwrapError:
+        return State()
+
+
+def handles() -> list[str]:
+    """The handles in /run/netns, for completion."""
+    return sorted(look_at_handles())
+
+
+def drivers() -> list[str]:
+    """The drivers that are installed, for completion."""
+    return registry.names()
 
 
 # ---- the undo log
 
 
-def operations(mode: Mode) -> list[Operation]:
-    """The log, oldest first."""
+def operations(mode: Mode) -> list[dict[str, Any]]:
+    """The log as documents, oldest first."""
     with reading(mode) as desk:
-        return desk.store.operations()
+        return [documents.operation(o) for o in desk.store.operations()]
 
 
-def operation(mode: Mode, number: int) -> tuple[Operation, list[Entry]]:
-    """One operation with its steps. Errors: BadInput."""
+def operation(mode: Mode, number: int) -> dict[str, Any]:
+    """One operation as a document, with its steps in the order in which it ran them. Errors: BadInput."""
     with reading(mode) as desk:
-        return _operation(desk, number), desk.store.entries(op=number)
+        found = _operation(desk, number)
+        entries = desk.store.entries(op=number)
+        if found.kind == "teardown":
+            entries.reverse()
+        return documents.operation(found) | {"steps": [documents.step(n, found, e) for n, e in enumerate(entries, 1)]}
 
 
 def _operation(desk: Desk, number: int) -> Operation:
@@ -247,10 +278,8 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
         else:
             found = _operation(desk, number)
             if found.kind == "teardown":
-                raise BadInput(
-                    f"operation {number}, {found.title}, took down; its undo is not offered",
-                    f"make it again: netwrap {_again(found)}",
-                )
+                again = " && ".join(o.command for o in desk.store.undone_by(found.id)) or "netwrap log"
+                raise BadInput(f"operation {number}, {found.title}, took down; its undo is not offered", again)
             if found.state != "done":
                 say(f"operation {number}, {found.title}: {found.state} already; nothing to do")
                 return
@@ -268,16 +297,6 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
                     f"netwrap undo {found.id} --yes",
                 )
         desk.take_down(f"undo {found.id}: {found.title}", owners)
-
-
-def _again(found: Operation) -> str:
-    """The command that makes again what a teardown took down, as far as its title tells."""
-    verb = found.title.split()[0]
-    return {
-        "network": "network create NAME …",
-        "disconnect": "connect --net NAME …",
-        "unpublish": "publish NAME SPEC",
-    }.get(verb, "log")
 
 
 def _closure(desk: Desk, owners: Iterable[str]) -> frozenset[str]:

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from netwrap import app, sandbox
+from netwrap.attend import background, foreground
 from netwrap.desk import Mode, read_key
 from netwrap.errors import CommandFailed, NetwrapError
-from netwrap.execute import background, foreground, spawn
 from netwrap.facts import Facts
 from netwrap.look import look, own_namespace, process
-from netwrap.steps import Step, shell_line
+from netwrap.spawn import spawn
+from netwrap.steps import shell_line
 from netwrap.views.diff import diff, lines
 
 SUBNET, GATEWAY, C1, C2 = "10.0.0.1/24", "10.0.0.1", "10.0.0.2", "10.0.0.3"
@@ -61,10 +62,10 @@ class Story:
             self.wrong.append(what)
         say(f"  {answer}\n  {'ok' if well else 'WRONG'}: {what}\n")
 
-    def by_hand(self, line: tuple[str, ...]) -> None:
+    def by_hand(self, command: str) -> None:
         """Runs a command by hand, netwrap not knowing of it."""
-        say(f"$ {shell_line(line)}")
-        spawn(line)
+        say(f"$ {command}")
+        spawn(shlex.split(command))
 
 
 def say(text: str) -> None:
@@ -129,10 +130,9 @@ def _try(story: Story) -> None:
         f"{sandbox.INTERNET} knows no way back to 10.0.0.0/24. First without the MASQUERADE rule, then with it.",
     )
     rule = _masquerade()
-    assert rule.undo is not None
-    story.by_hand(rule.undo.line())
+    story.by_hand(rule["undo"])
     story.test("without MASQUERADE there is no answer", f"ip netns exec c1 ping -c 1 -W 2 {sandbox.INTERNET}", None)
-    story.by_hand(rule.do.line())
+    story.by_hand(rule["do"])
     story.test("with it there is", f"ip netns exec c1 ping -c 1 -W 5 {sandbox.INTERNET}", "1 received")
 
     story.chapter("Test 4: the published port", "From a LAN machine, from the internet, and from the host itself.")
@@ -149,10 +149,10 @@ def call(address: str, port: int, where: str | None = None) -> str:
     return f"{inside}timeout 20 bash -c 'cat </dev/tcp/{address}/{port}'"
 
 
-def _masquerade() -> Step:
-    """The rule that the first operation, `network create`, added for the way out."""
-    _, entries = app.operation(Mode(Path(sandbox.STATE_DIR)), 1)
-    return next(e.step for e in entries if "MASQUERADE" in e.step.do.argv)
+def _masquerade() -> dict[str, str]:
+    """The rule for the way out, from the steps of the first operation, `network create`."""
+    steps = app.operation(Mode(Path(sandbox.STATE_DIR)), 1)["steps"]
+    return next(step for step in steps if "MASQUERADE" in step["do"])
 
 
 def _take_back(story: Story, servers: list[int], before: Facts) -> int:

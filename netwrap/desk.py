@@ -13,14 +13,16 @@ from functools import partial
 from pathlib import Path
 
 from netwrap import execute
-from netwrap.errors import BadInput, CommandFailed, Interrupted, LeftBehind, NetwrapError
-from netwrap.execute import Runner, Say, Signals
+from netwrap.errors import BadInput, CommandFailed, Interrupted, LeftBehind, NetwrapError, StateFailed
+from netwrap.execute import Runner, Say
 from netwrap.facts import Facts, holds
 from netwrap.look import boot_id, look, own_namespace
 from netwrap.model import Netns, State
-from netwrap.steps import Plan, Step, namespaces, shell_line
-from netwrap.store import Operation, Store, lock
-from netwrap.undo import foundation, take_back
+from netwrap.spawn import Signals, kept_open, require
+from netwrap.statedir import lock
+from netwrap.steps import NO_ROW, Plan, Step, namespaces, shell_line
+from netwrap.store import Store
+from netwrap.undo import Entry, foundation, take_back
 from netwrap.views import script
 from netwrap.views.diff import diff
 
@@ -37,11 +39,15 @@ class Mode:
     batch: bool = False
     quiet: bool = False
     json: bool = False
+    heeds_signals: bool = True
+    """False where somebody else handles them, and the work is done whatever comes."""
 
 
 def talk(text: str) -> None:
-    """Says something to the user: stderr, as stdout is the result."""
-    print(text, file=sys.stderr, flush=True)
+    """Says something to the user: stderr, as stdout is the result. Nobody has to listen."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -58,6 +64,17 @@ class Log:
     def done(self, rows: Sequence[int]) -> None:
         """Writes down that they took effect."""
         self.store.step_done(rows)
+
+
+class NoLog:
+    """No journal, where it cannot be written any more: what is begun there is taken back by the next command."""
+
+    def begins(self, _: Sequence[Step]) -> list[int]:
+        """Writes nothing down."""
+        return []
+
+    def done(self, _: Sequence[int]) -> None:
+        """Writes nothing down."""
 
 
 @dataclass
@@ -84,126 +101,178 @@ class Desk:
         except CommandFailed as error:
             raise NetwrapError(str(error), "ip addr show") from None
 
-    def carry_out(self, plan: Plan, *, seen: Facts | None = None) -> None:
+    # Building up
+
+    def carry_out(self, plan: Plan, seen: Facts) -> None:
         """Prints the plan where it is a dry run; otherwise runs it, and rolls back what fails."""
         if self.mode.dry_run:
             self.print(plan, seen)
             return
-        with self.operation(plan.title, "build", plan.steps) as op:
+        with self.operation(plan) as op:
             self.run(op, plan)
 
-    def print(self, plan: Plan, seen: Facts | None) -> None:
+    def print(self, plan: Plan, seen: Facts) -> None:
         """The dry run: the plan on stdout, what it had to assume on stderr."""
-        for sentence in seen.unseen if seen else ():
+        for sentence in seen.unseen:
             talk(f"assumed: {sentence}")
         sys.stdout.write(script.as_json(plan) + "\n" if self.mode.json else script.script(plan))
 
     @contextlib.contextmanager
-    def operation(self, title: str, kind: str, steps: Iterable[Step], removes: Iterable[str] = ()) -> Iterator[int]:
+    def operation(self, plan: Plan) -> Iterator[int]:
         """One operation in the journal; what fails inside it is rolled back, and said with command and stderr."""
-        execute.require(Plan("", tuple(steps)).tools)
-        op = self.store.begin(title, kind, (boot_id(), own_namespace()), removes)
+        self._require_tools(plan)
+        op = self.store.begin(plan.title, "build", _machine(), shell_line(["netwrap", *sys.argv[1:]]))
         try:
             yield op
-        except (CommandFailed, Interrupted, NetwrapError, OSError) as error:
-            self.roll_back(op, title)
+        except Exception as error:
+            self.roll_back(op, plan.title)
             if isinstance(error, CommandFailed):
-                raise NetwrapError(f"{title}: {error}; rolled back", f"netwrap log {op}") from None
+                raise NetwrapError(f"{plan.title}: {error}; rolled back", f"netwrap log {op}") from None
             if isinstance(error, Interrupted):
                 raise Interrupted(f"{error.message}; rolled back", f"netwrap log {op}") from None
             raise
 
     def run(self, op: int, plan: Plan, *, ends: bool = True) -> None:
         """Runs a plan that builds something up, as part of an operation."""
-        for sentence in plan.already:
-            self.say(f"# {sentence}")
+        self._say_already(plan)
         self.store.add(op, plan.makes)
-        execute.execute(plan, self.runner(plan, self.signals), Log(self.store, op), self.signals)
+        execute.execute(plan, self._runner(plan, self.signals), Log(self.store, op), self.signals)
         if ends:
             self.store.end(op, "done")
-
-    def take_down(self, title: str, owners: frozenset[str], *, op: int | None = None) -> None:
-        """Takes back every step of the objects, and forgets them. Errors: LeftBehind."""
-        entries = self.store.entries(owners=owners)
-        seen = self.look(inside=namespaces(e.step for e in entries))
-        plan = take_back(title, entries, seen, owners)
-        if self.mode.dry_run:
-            self.print(plan, seen)
-            return
-        execute.require(plan.tools)
-        if op is None:
-            op = self.store.begin(title, "teardown", (boot_id(), own_namespace()), owners)
-        self._finish(op, plan, "done", frozenset(owners))
 
     def roll_back(self, op: int, title: str) -> None:
         """Takes back what a half-done build-up made. Errors: LeftBehind."""
         entries = [e for e in self.store.entries(op=op) if e.op == op and e.state != "undone"]
-        owners = {e.step.owner for e in entries} | self.store.made_by(op)
+        removes = self.store.made_by(op)
         self.say(f"# rolling back: {title}")
-        seen = self.look(inside=namespaces(e.step for e in entries))
-        plan = take_back(f"roll back {title}", entries, seen, owners)
-        self._finish(op, plan, "rolled back", frozenset(owners))
 
-    def _finish(self, op: int, plan: Plan, state: str, removes: frozenset[str]) -> None:
-        for sentence in plan.already:
-            self.say(f"# {sentence}")
-        asked = state == "done"  # a teardown that the user asked for; a roll back is not interrupted
-        signals = self.signals if asked else None
-        runner = self.runner(plan, signals) if asked else self._plain_runner(None)
+        def again() -> Plan:
+            return take_back(f"roll back {title}", entries, self.look(inside=_inside(entries)), removes)
+
         try:
-            left = execute.execute_all(plan, runner, Log(self.store, op), self._looker(plan), signals)
-        except Interrupted as error:
-            self._restore(op)
-            raise Interrupted(f"{error.message}; what was taken down stands again", f"netwrap log {op}") from None
-        if not left:
-            self.store.end(op, state, removes)
+            self._finish(op, entries, again(), "rolled back", self._plain_runner(None), Log(self.store, op))
+        except StateFailed:  # the operation stays in the journal as running: the next command looks after it again
+            execute.execute_all(again(), self._plain_runner(None), NoLog(), self._looker(_inside(entries)))
+            raise
+
+    # Taking down
+
+    def take_down(self, title: str, owners: frozenset[str], *, op: int | None = None) -> None:
+        """Takes back every step of the objects, and forgets them; `op` is a teardown that was cut off.
+
+        Errors: LeftBehind; Interrupted, then all of it stands again.
+        """
+        entries = self.store.entries(owners=owners)
+        seen = self.look(inside=_inside(entries))
+        plan = take_back(title, entries, seen, owners)
+        if self.mode.dry_run:
+            self.print(plan, seen)
             return
-        self.store.end(op, "failed", removes - foundation(step.owner for step, _ in left))
+        self._require_tools(plan)
+        is_new = op is None
+        if op is None:
+            op = self.store.begin(title, "teardown", _machine(), shell_line(["netwrap", *sys.argv[1:]]), owners)
+        signals = self.signals if is_new else None
+        runner = self._runner(plan, signals) if is_new else self._plain_runner(None)
+        try:
+            self._finish(op, entries, plan, "done", runner, Log(self.store, op), signals)
+        except Interrupted as error:
+            if self._restore(op):
+                raise Interrupted(f"{error.message}; what was taken down stands again", f"netwrap log {op}") from None
+            talk("netwrap: too late to stop: what is taken down cannot be built up again; finishing")
+            self.take_down(title, owners, op=op)
+
+    def _restore(self, op: int) -> bool:
+        """Builds up again what an interrupted teardown took down; False where that cannot be.
+
+        A namespace whose handle is gone may be gone itself, or have a new one made in its place.
+        """
+        entries = [e for e in self.store.entries(op=op) if e.op != op]
+        if any(e.state == "undone" and e.step.probe.kind == "netns" for e in entries):
+            return False
+        seen, runner = self.look(inside=_inside(entries)), execute.Shell(self.say)
+        try:
+            for entry in entries:
+                if entry.state == "undone" or holds(entry.step.probe, seen) is False:
+                    runner.run((entry.step,))
+                self.store.step_stands(entry.id)
+        except CommandFailed:
+            return False
+        self.store.end(op, "rolled back")
+        return True
+
+    def _finish(
+        self,
+        op: int,
+        entries: list[Entry],
+        plan: Plan,
+        state: str,
+        runner: Runner,
+        journal: execute.Journal,
+        signals: Signals | None = None,
+    ) -> None:
+        self._say_already(plan)
+        for step in plan.steps:
+            if step.inverts == NO_ROW:
+                talk(f"netwrap: {step.why}")
+        left = execute.execute_all(plan, runner, journal, self._looker(_inside(entries)), signals)
+        rows = {step.inverts for step, _ in left}
+        undone = [entry.id for entry in entries if entry.id not in rows]
+        if not left:
+            self.store.end(op, state, undone=undone, removes=plan.removes)
+            return
+        standing = foundation(step.owner for step, _ in left)
+        self.store.end(op, "failed", undone=undone, removes=set(plan.removes) - standing)
         for step, failure in left:
             talk(
                 f"left: {step.probe.kind} {' '.join(step.probe.key)}: {failure.how}\n  remove it with: {step.do.text()}"
             )
-        raise LeftBehind(
-            f"{plan.title}: {len(left)} of {len(plan.steps)} steps could not be taken back", f"netwrap log {op}"
-        )
+        counted = f"{len(left)} of {len(plan.steps)} steps could not be taken back"
+        raise LeftBehind(f"{plan.title}: {counted}", f"netwrap log {op}")
 
-    def _restore(self, op: int) -> None:
-        """Builds up again what an interrupted teardown took down. Killed here, the teardown is finished later."""
-        entries = [e for e in self.store.entries(op=op) if e.op != op]
-        seen = self.look(inside=namespaces(e.step for e in entries))
-        runner = execute.Shell(self.say)
-        for entry in entries:
-            if entry.state == "undone" or holds(entry.step.probe, seen) is False:
-                runner.run((entry.step,))
-            self.store.step_stands(entry.id)
-        self.store.end(op, "rolled back")
+    # What a crash left
 
     def recover(self) -> None:
         """Deals with what a killed command left: a half-done build-up goes, a half-done teardown is finished."""
-        for operation in self.store.operations():
-            if operation.state == "running":
-                self._recover(operation)
+        for found in self.store.operations():
+            if found.state == "running":
+                does = "rolled back" if found.kind == "build" else "finished"
+                talk(f"netwrap: operation {found.id}, {found.title}, was cut off; it is {does} first")
+                if found.kind == "build":
+                    self.roll_back(found.id, found.title)
+                else:
+                    self.take_down(found.title, frozenset(found.removes), op=found.id)
 
-    def _recover(self, operation: Operation) -> None:
-        if operation.kind == "build":
-            talk(f"netwrap: operation {operation.id}, {operation.title}, was cut off; it is rolled back first")
-            self.roll_back(operation.id, operation.title)
-        else:
-            talk(f"netwrap: operation {operation.id}, {operation.title}, was cut off; it is finished first")
-            self.take_down(operation.title, frozenset(operation.removes), op=operation.id)
+    # Runners
 
-    def runner(self, plan: Plan, signals: Signals | None) -> Runner:
+    def _runner(self, plan: Plan, signals: Signals | None) -> Runner:
         """The runner that the mode asks for."""
         if self.mode.step:
-            return execute.Ask(talk, signals, read_key, self._looker(plan), diff)
+            return execute.Ask(talk, signals, read_key, self._looker(namespaces(plan.steps)), diff)
         return self._plain_runner(signals)
 
     def _plain_runner(self, signals: Signals | None) -> Runner:
         return (execute.Batch if self.mode.batch else execute.Shell)(self.say, signals)
 
-    def _looker(self, plan: Plan) -> Callable[[], Facts]:
-        """Looks at what a plan changes."""
-        return partial(self.look, inside=namespaces(plan.steps))
+    def _looker(self, inside: Iterable[Netns]) -> Callable[[], Facts]:
+        return partial(self.look, inside=tuple(inside))
+
+    def _require_tools(self, plan: Plan) -> None:
+        """Finds a missing program before the first change. Errors: NetwrapError."""
+        batched = {"iptables-restore"} if self.mode.batch and "iptables" in plan.tools else set()
+        require(plan.tools | batched)
+
+    def _say_already(self, plan: Plan) -> None:
+        for sentence in plan.already:
+            self.say(f"# {sentence}")
+
+
+def _inside(entries: Iterable[Entry]) -> tuple[Netns, ...]:
+    return namespaces(entry.step for entry in entries)
+
+
+def _machine() -> tuple[str, int]:
+    return boot_id(), own_namespace()
 
 
 @contextlib.contextmanager
@@ -216,10 +285,15 @@ def changing(mode: Mode, title: str) -> Iterator[Desk]:
         raise BadInput("--step asks before each step, and there is no terminal to ask on", "netwrap … --dry-run")
     if mode.dry_run:
         with reading(mode) as desk:
+            _refuse_other_host(desk.store)
             yield desk
         return
     need_root()
-    with Signals() as signals, lock(mode.state_dir, title, lambda holder: _waiting(signals, holder)):
+    with (
+        Signals(heed=mode.heeds_signals) as signals,
+        lock(mode.state_dir, title, lambda holder: _waiting(signals, holder)) as fd,
+    ):
+        kept_open.add(fd)
         store = Store(mode.state_dir, write=True)
         try:
             desk = Desk(mode, store, signals)
@@ -229,6 +303,7 @@ def changing(mode: Mode, title: str) -> Iterator[Desk]:
             yield desk
         finally:
             store.close()
+            kept_open.discard(fd)
 
 
 @contextlib.contextmanager
@@ -268,14 +343,18 @@ def _waiting(signals: Signals, holder: str) -> Iterator[None]:
 
 def read_key(prompt: str) -> str:
     """One key from the terminal, without enter; an empty text at the end of input."""
-    sys.stderr.write(prompt)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
     fd = sys.stdin.fileno()
     old = termios.tcgetattr(fd)
     try:
         tty.setcbreak(fd, termios.TCSADRAIN)
         key = os.read(fd, 1).decode(errors="replace")
+    except OSError:  # the terminal is gone
+        return "q"
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, old)
-    sys.stderr.write("\n")
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, old)
+    talk("")
     return key or "q"

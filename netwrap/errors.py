@@ -14,6 +14,10 @@ class NetwrapError(Exception):
         self.hint = hint
 
 
+class StateFailed(NetwrapError):
+    """The state cannot be read or written now: a full disk, a read-only directory (exit 1)."""
+
+
 class BadInput(NetwrapError):
     """Bad input, or a state that netwrap will not use; nothing was touched (exit 2)."""
 

@@ -1,44 +1,32 @@
-"""Runs a Plan: execute(plan, runner, journal), and the runners Shell, Batch and Ask.
-
-The only door to processes: everything that is spawned and waited for goes through `spawn`, and `sh` is imported
-here alone, when the first command is run.
-"""
+"""Runs a Plan: execute(plan, runner, journal), and the runners Shell, Batch and Ask."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count, groupby
-from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
-from netwrap.errors import CommandFailed, Interrupted, NetwrapError
+from netwrap.errors import CommandFailed, Interrupted
 from netwrap.facts import Facts, holds
+from netwrap.model import Netns
+from netwrap.spawn import Signals, spawn
 from netwrap.steps import SHELL_PID, Cmd, Plan, Step, shell_line
 
 NETNS_DIR = "/run/netns"
-PACKAGES = {
-    "ip": "iproute2",
-    "iptables": "iptables",
-    "iptables-restore": "iptables",
-    "sysctl": "procps",
-    "unshare": "util-linux",
-}
 Say = Callable[[str], None]
 
 
 class Journal(Protocol):
     """Where steps are written down before and after they take effect."""
 
-    def begins(self, steps: Sequence[Step]) -> list[int]:
+    def begins(self, steps: Sequence[Step], /) -> list[int]:
         """Writes down what is about to be run; gives the rows' numbers."""
 
-    def done(self, rows: Sequence[int]) -> None:
+    def done(self, rows: Sequence[int], /) -> None:
         """Writes down that it took effect."""
 
 
@@ -53,123 +41,6 @@ class Runner(Protocol):
 
 
 # ---- spawning
-
-
-class Signals:
-    """While entered, SIGINT, SIGTERM and SIGHUP end the running command, and `check` raises Interrupted.
-
-    Inside `at_once`, where nothing is half done (waiting for a lock, for a key), they raise it themselves.
-    """
-
-    def __init__(self) -> None:
-        self.caught: int | None = None
-        self.child: Any = None
-        self._at_once = False
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._old[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, old in self._old.items():
-            signal.signal(number, old)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.caught is None and self.child is not None:
-            self.child.kill_group()
-        self.caught = number
-        if self._at_once:
-            self.check()
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Lets a signal end what is waited for here."""
-        self._at_once = True
-        try:
-            self.check()
-            yield
-        finally:
-            self._at_once = False
-
-    def check(self) -> None:
-        """Raises Interrupted where a signal has come."""
-        if self.caught is not None:
-            raise Interrupted(f"interrupted by {signal.Signals(self.caught).name}", "netwrap log")
-
-
-def time_limit() -> float:
-    """Seconds that a spawned command may take: $NETWRAP_TIMEOUT, 30 where that is no positive number."""
-    try:
-        limit = float(os.environ.get("NETWRAP_TIMEOUT", "30"))
-    except ValueError:
-        return 30.0
-    return limit if limit > 0 else 30.0
-
-
-def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | None = None) -> str:
-    """Runs one command without a shell and gives its stdout.
-
-    Errors: CommandFailed with exit code and stderr; NetwrapError where the program is missing.
-    """
-    import sh
-
-    line = shell_line(words)
-    try:
-        command = sh.Command(words[0])
-    except sh.CommandNotFound:
-        raise missing(words[0]) from None
-    child = command(
-        *words[1:],
-        _in=stdin,
-        _tty_out=False,
-        _env={**os.environ, "LC_ALL": "C"},
-        _new_group=True,  # Ctrl-C is for netwrap, which decides what is ended
-        _bg=True,
-        _bg_exc=False,
-    )
-    late = threading.Timer(time_limit(), child.kill_group)  # sh's own _timeout polls: 100 ms a command
-    late.daemon = True
-    late.start()
-    if signals is not None:
-        signals.child = child
-    try:
-        child.wait()
-    except sh.ErrorReturnCode as error:  # its own message is cut at 750 bytes; its stderr is whole
-        code = None if late.finished.is_set() else error.exit_code
-        raise CommandFailed(line, code, error.stderr.decode(errors="replace")) from None
-    finally:
-        late.cancel()
-        if signals is not None:
-            signals.child = None
-    return str(child.stdout.decode(errors="replace"))
-
-
-def background(words: Sequence[str]) -> int:
-    """Starts a program on our own terminal and does not wait; gives its pid. Errors: OSError."""
-    return os.posix_spawnp(words[0], list(words), os.environ)
-
-
-def foreground(words: Sequence[str]) -> int:
-    """Runs a program on our own terminal; gives its exit code, -N for signal N. Errors: OSError."""
-    return os.waitstatus_to_exitcode(os.waitpid(background(words), 0)[1])
-
-
-def missing(program: str) -> NetwrapError:
-    """The error for a program that is not installed."""
-    return NetwrapError(
-        f"{program!r} is not installed on this machine", f"sudo apt-get install {PACKAGES.get(program, program)}"
-    )
-
-
-def require(programs: Iterable[str]) -> None:
-    """Finds a missing program before the first change. Errors: NetwrapError."""
-    for program in sorted(programs):
-        if shutil.which(program) is None:
-            raise missing(program)
 
 
 def netns_inode(name: str) -> int | None:
@@ -209,6 +80,8 @@ class Shell:
     def _check_namespace(self, step: Step) -> None:
         """A handle that leads elsewhere by now would have us work in a stranger's namespace, or the host's."""
         ns = step.do.ns or step.probe.ns
+        if step.probe.kind == "netns" and step.inverts is not None:  # what is about to be removed
+            ns = Netns(step.probe.key[0], int(step.probe.key[1]))
         if ns is not None and ns.inode and netns_inode(ns.name) != ns.inode:
             raise CommandFailed(
                 step.do.text(), 1, f"{NETNS_DIR}/{ns.name} does not lead to the namespace that it led to"
@@ -356,9 +229,13 @@ def execute(plan: Plan, runner: Runner, journal: Journal, signals: Signals | Non
     """Runs the plan, every step journaled before and after. Errors: CommandFailed, Interrupted: then the
     steps so far stand, and the last group is in doubt."""
     for steps in runner.group(plan.steps):
-        if signals is not None:
-            signals.check()
-        _journaled(steps, runner, journal)
+        _heed(signals)
+        try:
+            _journaled(steps, runner, journal)
+        except CommandFailed:
+            _heed(signals)  # a signal ends the command that runs: then that is what happened
+            raise
+    _heed(signals)
 
 
 def execute_all(
@@ -371,12 +248,12 @@ def execute_all(
     """
     left: list[tuple[Step, CommandFailed]] = []
     for steps in runner.group(plan.steps):
-        if signals is not None:
-            signals.check()
+        _heed(signals)
         try:
             _journaled(steps, runner, journal)
             continue
         except CommandFailed as error:
+            _heed(signals)
             failure = error
         if len(steps) == 1:
             if holds(steps[0].probe, look()) is False:
@@ -390,6 +267,11 @@ def execute_all(
         say = runner.say if isinstance(runner, Shell) else (lambda _: None)
         left += execute_all(replace(plan, steps=still), Shell(say), journal, look, signals)
     return left
+
+
+def _heed(signals: Signals | None) -> None:
+    if signals is not None:
+        signals.check()
 
 
 def _journaled(steps: Sequence[Step], runner: Runner, journal: Journal) -> None:

@@ -14,7 +14,7 @@ from netwrap.steps import Probe
 Rule = tuple[str, ...]
 
 OBJECTS = ("ip", "-j", "-d", "addr", "show")
-ROUTES = ("ip", "-j", "route", "show", "table", "all")
+ROUTES = ("ip", "-4", "-j", "route", "show", "table", "all")
 RULES = ("iptables-save",)  # lists the tables that are there; unlike `iptables -S` it makes none
 
 
@@ -127,13 +127,18 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
         rules = facts.rules.get((table, chain))
         if rules is None or not words:
             return rules is not None
-        return any(_matches(tuple(words)) == _matches(rule) for rule in rules)
+        return any(same_rule(tuple(words), rule) for rule in rules)
     if probe.ns is not None and probe.ns.inode and facts.handles.get(probe.ns.name) not in (None, probe.ns.inode):
         return False  # the handle leads to another namespace now
     space = facts.space(probe.ns)
     if space is None:
         return None if probe.ns is not None and probe.ns.name in facts.handles else False
     return _holds_on_link(probe, space)
+
+
+def same_rule(one: Rule, other: Rule) -> bool:
+    """Says whether two rules of a chain are the same, however they are printed."""
+    return _matches(one) == _matches(other)
 
 
 def _matches(rule: Rule) -> list[Rule]:

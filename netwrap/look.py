@@ -8,9 +8,10 @@ from pathlib import Path
 
 from netwrap import facts
 from netwrap.errors import CommandFailed
-from netwrap.execute import NETNS_DIR, netns_inode, spawn
+from netwrap.execute import NETNS_DIR, netns_inode
 from netwrap.facts import Facts, Space
 from netwrap.model import Netns, Process
+from netwrap.spawn import spawn
 from netwrap.steps import sysctl
 
 _CONF = Path("/proc/sys/net/ipv4/conf")

@@ -205,11 +205,20 @@ def network_name(text: str) -> str:
 
 def container_name(text: str) -> str:
     """Checks a container's name, which is also its handle in /run/netns. Errors: BadInput."""
+    if text.isdigit():  # `ip link set … netns 123` takes a handle of that name before a process
+        raise BadInput(
+            f"container name {text!r} looks like a pid", "netwrap connect --name web --net NETWORK --pid PID"
+        )
     return _name(text, "container name", "netwrap connect --name web --net NETWORK --pid PID")
 
 
+def is_name(text: str) -> bool:
+    """Says whether a network, a container or a handle may be called so."""
+    return _NAME.fullmatch(text) is not None and text not in _RESERVED
+
+
 def _name(text: str, what: str, hint: str) -> str:
-    if not _NAME.fullmatch(text) or text in _RESERVED:
+    if not is_name(text):
         raise BadInput(
             f"{what} {text!r}: 1 to 63 of a-z A-Z 0-9 _ . -, a letter or digit first, and not all, default or lo",
             hint,
@@ -237,10 +246,10 @@ def digest(*words: object, length: int = 8) -> str:
     return sha256("/".join(map(str, words)).encode()).hexdigest()[:length]
 
 
-def mac_of(kind: str, ip: IPv4Address) -> str:
+def mac_of(kind: str, ip: IPv4Address, attempt: int = 0) -> str:
     """A locally administered MAC that follows from an address; host ends and inner ends differ."""
-    first = {"bridge": "02:6e", "veth": "06:6e", "container": "0a:6e"}[kind]
-    return first + "".join(f":{byte:02x}" for byte in ip.packed)
+    first = {"bridge": 0x02, "veth": 0x06, "container": 0x0A}[kind] + 4 * attempt
+    return f"{first:02x}:6e" + "".join(f":{byte:02x}" for byte in ip.packed)
 
 
 def mac_address(text: str) -> str:

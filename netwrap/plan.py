@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from itertools import islice
 
 from netwrap import drivers
 from netwrap.errors import BadInput, NetwrapError
@@ -18,8 +19,8 @@ from netwrap.model import (
     PublishedPort,
     State,
     bridge_name,
-    container_name,
     digest,
+    is_name,
     mac_of,
     usable,
 )
@@ -57,13 +58,13 @@ def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
     """Plans a network, and the host's part where it is the first. Errors: BadInput."""
     driver = drivers.load(wish.driver)
     network = _network(wish, seen, state)
-    steps: tuple[Step, ...] = ()
+    steps = owned(network.owner, driver.create(network, seen))
     already: tuple[str, ...] = ()
     if "host" not in state.owners:
         steps += owned("host", driver.host(seen))
         if not any(s.kind == "sysctl" for s in steps):
             already = ("forwarding is on already; it stays as it is, also afterwards",)
-    steps += owned(network.owner, driver.create(network, seen))
+    steps += owned(network.owner, driver.forward(network, seen))
     _refuse_existing_chains(steps, seen)
     return Plan(f"network create {network.name}", steps, already, (network,))
 
@@ -86,6 +87,8 @@ def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
         raise BadInput(f"gateway {gateway} is no host's address in {subnet}", f"--gateway {subnet.network_address + 1}")
     if wish.ip_range is not None and not wish.ip_range.subnet_of(subnet):
         raise BadInput(f"range {wish.ip_range} is not inside {subnet}", f"--ip-range {next(subnet.subnets())}")
+    if wish.ip_range is not None and all(ip == gateway or not usable(subnet, ip) for ip in islice(wish.ip_range, 4)):
+        raise BadInput(f"range {wish.ip_range} has no address for a container", f"--ip-range {subnet}")
     mtu = wish.mtu if wish.mtu is not None else seen.default_mtu()
     if not 68 <= mtu <= 65535:
         raise BadInput(f"MTU {mtu} is not from 68 to 65535", "--mtu 1500")
@@ -206,7 +209,12 @@ def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) ->
             "start the process in one of its own: unshare --net COMMAND, or: netwrap run --net NAME -- COMMAND",
         )
     for known in state.containers.values():
-        if found.inode and known.inode == found.inode:
+        if _is_same(found, known):
+            if known.ours and seen.handles.get(known.name) != known.inode:
+                raise BadInput(
+                    f"{known.name} is half gone: /run/netns/{known.name} is not its namespace any more",
+                    f"netwrap disconnect {known.name}",
+                )
             if wish.name not in (None, known.name):
                 raise BadInput(
                     f"name {wish.name!r}: this process is connected as {known.name!r} already",
@@ -225,6 +233,15 @@ def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) ->
     return found, True
 
 
+def _is_same(found: Container, known: Container) -> bool:
+    """Says whether both are one container: by namespace, or by process where the namespace cannot be seen."""
+    if found.boot_id != known.boot_id:
+        return False
+    if found.inode:
+        return found.inode == known.inode
+    return found.pid is not None and (found.pid, found.starttime) == (known.pid, known.starttime)
+
+
 def _by_pid(pid: int, name: str | None, seen: Facts) -> Container:
     process = seen.processes.get(pid)
     if process is None:
@@ -236,8 +253,7 @@ def _by_pid(pid: int, name: str | None, seen: Facts) -> Container:
 
 
 def _by_netns(handle: str, name: str | None, seen: Facts) -> Container:
-    container_name(handle)
-    if handle not in seen.handles:
+    if handle not in seen.handles or not is_name(handle):
         raise BadInput(f"no namespace {handle!r} in /run/netns", "ip netns list")
     if name not in (None, handle):
         raise BadInput(f"name {name!r}: with --netns the container is called {handle!r}", "leave --name out")
@@ -266,11 +282,8 @@ def _endpoint(
             f"{container.name} is connected to {network.name} already",
             f"netwrap disconnect {container.name} --net {network.name}",
         )
-    mac = wish.mac or mac_of("container", ip)
-    for endpoint in state.endpoints_of(network=network.name):
-        if endpoint.mac == mac:
-            raise BadInput(f"MAC {mac} is in use by {endpoint.container}", "leave --mac out, and one is chosen")
-    has_default = any(r.dst == "default" and ":" not in (r.via or "") for r in space.routes)
+    mac = _mac(wish, network, ip, state)
+    has_default = any(r.dst == "default" and r.table == "main" for r in space.routes)
     suffix = next(s for s in _suffixes(network.name, ip) if not _is_taken(s, seen))
     return Endpoint(
         container.name,
@@ -283,6 +296,17 @@ def _endpoint(
         f"peer{suffix}",
         default_route=not (network.internal or has_default or any(e.default_route for e in others)),
     )
+
+
+def _mac(wish: ConnectWish, network: Network, ip: IPv4Address, state: State) -> str:
+    taken = {e.mac: e.container for e in state.endpoints_of(network=network.name)}
+    taken |= {e.veth_mac: e.container for e in state.endpoints_of(network=network.name)}
+    taken[mac_of("bridge", network.gateway)] = f"the bridge {network.bridge}"
+    if wish.mac is None:
+        return next(mac for n in range(60) if (mac := mac_of("container", ip, n)) not in taken)
+    if wish.mac in taken:
+        raise BadInput(f"MAC {wish.mac} is in use by {taken[wish.mac]}", "leave --mac out, and one is chosen")
+    return wish.mac
 
 
 def _suffixes(network: str, ip: IPv4Address) -> Iterator[str]:
@@ -312,7 +336,7 @@ def _refuse_taken(port: PublishedPort, before: tuple[PublishedPort, ...], seen: 
                 f"choose another host port, or: netwrap unpublish {publication.container} {publication.port.spec}",
             )
     if any(port.clashes(other) for other in before):
-        raise BadInput(f"port {port.spec} is given twice", "give each host port once")
+        raise BadInput(f"port {port.spec}: two ports of this command are for one host port", "netwrap publish --help")
     if port.host_ip is not None and not port.host_ip.is_loopback and port.host_ip not in seen.addresses():
         raise BadInput(
             f"port {port.spec}: this machine has no address {port.host_ip}", "ip -br addr lists its addresses"

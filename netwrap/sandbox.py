@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
+from netwrap import init
+from netwrap.attend import Attended, handling
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
-from netwrap.execute import background, require, spawn
-from netwrap.supervise import attend
+from netwrap.spawn import require, spawn
 
 HOST, GATEWAY, NEIGHBOUR, LAN = "192.168.50.10", "192.168.50.1", "192.168.50.20", "192.168.50.0/24"
 INTERNET, UPLINK = "203.0.113.1", "203.0.113.254"
@@ -77,7 +76,9 @@ def enter(command: list[str], *, around: bool) -> int:
         *("setpriv", "--pdeathsig", "KILL", "unshare", *user, "--mount", "--pid", "--fork", "--kill-child"),
         *("--mount-proc", "unshare", "--net", *inside),
     ]
-    return attend(words)
+    attended = Attended()
+    with handling(attended.signal):
+        return attended.run(words, forked=True)
 
 
 def _refuse_without_namespaces(user: list[str]) -> None:
@@ -105,31 +106,11 @@ def _switched_off() -> str:
 
 
 def inside(command: list[str], *, around: bool) -> int:
-    """The sandbox's first process: sets the machine up, runs the command, reaps; gives its exit code."""
+    """The sandbox's first process: sets the machine up and runs the command; gives its exit code."""
     for line in filter(None, (_MACHINE + (_AROUND if around else "")).splitlines()):
         try:
             spawn(line.split())
         except CommandFailed as error:
             raise NetwrapError(f"the sandbox cannot be set up: {error}", "sudo netwrap sandbox") from None
     os.environ |= {"NETWRAP_SANDBOX": "1", "NETWRAP_STATE_DIR": STATE_DIR}
-    return _as_init(command)
-
-
-def _as_init(command: list[str]) -> int:
-    """Runs a command as pid 1 does: passes signals on, reaps orphans (pid_namespaces(7))."""
-    try:
-        child = background(command)
-    except OSError as error:
-        raise NetwrapError(f"{command[0]!r}: {error.strerror}", "netwrap sandbox -- COMMAND…") from None
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        if number != signal.SIGINT or not os.isatty(0):  # Ctrl-C: the terminal has given it to the command already
-            os.kill(child, number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, forward)
-    while True:
-        pid, status = os.wait()
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+    return init.run(command)

@@ -8,24 +8,19 @@ makes change in one transaction. The only module that writes files.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import sqlite3
-import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from netwrap import codec
-from netwrap.errors import BadInput, NetwrapError
+from netwrap import codec, statedir
+from netwrap.errors import BadInput, StateFailed
 from netwrap.model import Container, Endpoint, Network, Publication, State
-from netwrap.steps import Object, Step
-from netwrap.undo import SHARED, Entry
+from netwrap.steps import NO_ROW, Object, Step
+from netwrap.undo import SHARED, Entry, Operation
 
 VERSION = 1
 FILE = "netwrap.db"
@@ -37,6 +32,7 @@ CREATE TABLE operation (
     title TEXT NOT NULL,
     kind TEXT NOT NULL,               -- build | teardown
     state TEXT NOT NULL,              -- running | done | rolled back | undone | failed
+    command TEXT NOT NULL,            -- the line that the user typed
     removes TEXT NOT NULL             -- a teardown's objects, as JSON
 );
 CREATE TABLE step (
@@ -48,6 +44,7 @@ CREATE TABLE step (
     data TEXT NOT NULL                -- do, undo, probe and why, as JSON
 );
 CREATE INDEX step_owner ON step (owner, state);
+CREATE INDEX step_op ON step (op);
 CREATE TABLE object (
     owner TEXT PRIMARY KEY,           -- network:NAME, container:NAME, endpoint:NAME/NETWORK, port:NAME/NETWORK/SPEC
     seq INTEGER NOT NULL,             -- the order of their making
@@ -60,56 +57,53 @@ CREATE TABLE machine (boot_id TEXT NOT NULL, netns INTEGER NOT NULL);
 """
 
 
-@dataclass(frozen=True)
-class Operation:
-    """A row of the log; `at` is in seconds since the epoch."""
-
-    id: int
-    at: float
-    title: str
-    kind: str
-    state: str
-    removes: tuple[str, ...]
-
-
 class Store:
     """The state of one state directory. Errors: BadInput for a file that it will not use."""
 
     def __init__(self, directory: Path, *, write: bool) -> None:
         self.directory = directory
         self.path = directory / FILE
+        self._is_new = False
         with self._errors():
             if write:
-                _make_directory(directory)
-            if self.path.exists():
-                _refuse_writable_by_others(self.path)
+                statedir.prepare(directory)
             self._db = self._open(write)
-            self._db.row_factory = sqlite3.Row
-            self._check(write)
+            self._check()
 
     def _open(self, write: bool) -> sqlite3.Connection:
-        if write:
-            with _readable_by_all():
-                return sqlite3.connect(self.path, isolation_level=None, timeout=30)
-        if not self.path.exists():
-            return sqlite3.connect(":memory:", isolation_level=None)
-        return sqlite3.connect(f"file:{_uri(self.path)}?mode=ro", uri=True, isolation_level=None, timeout=30)
+        if not self.path.exists():  # the file is made with the first operation: what is refused leaves none
+            self._is_new = write
+            return self._with_schema(":memory:")
+        statedir.refuse_writable_by_others(self.path)
+        # A crash may have left a journal of SQLite's, which only who may write can roll back.
+        may_write = write or (os.access(self.path, os.W_OK) and os.access(self.directory, os.W_OK))
+        if not may_write and self.path.with_name(FILE + "-journal").exists():
+            raise StateFailed(f"state file {self.path}: its last write was cut off or goes on", "sudo netwrap log")
+        if self.path.stat().st_size == 0:
+            return self._with_schema(str(self.path) if write else ":memory:")
+        return self._connect(f"file:{_uri(self.path)}?mode={'rw' if may_write else 'ro'}")
 
-    def _check(self, write: bool) -> None:
+    def _connect(self, name: str) -> sqlite3.Connection:
+        db = sqlite3.connect(name, uri=name.startswith("file:"), isolation_level=None, timeout=30)
+        db.row_factory = sqlite3.Row
+        return db
+
+    def _with_schema(self, name: str) -> sqlite3.Connection:
+        with statedir.readable_by_all():
+            db = self._connect(name)
+            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        return db
+
+    def _check(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise BadInput(
                 f"state file {self.path} is of version {version}; this netwrap knows up to {VERSION}",
                 "use the newer netwrap, or another state: netwrap --state-dir DIR …",
             )
-        if version == 0:
-            if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise sqlite3.DatabaseError("it is a database, but not netwrap's")
-            if write or not self.path.exists() or not self.path.stat().st_size:
-                if not write:
-                    self._db = sqlite3.connect(":memory:", isolation_level=None)
-                    self._db.row_factory = sqlite3.Row
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if version == 0 or not tables >= {"operation", "step", "object", "ipam", "machine"}:
+            raise sqlite3.DatabaseError("it is a database, but not netwrap's")
         answer = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if answer != "ok":
             raise sqlite3.DatabaseError(answer)
@@ -119,7 +113,7 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise NetwrapError(
+            raise StateFailed(
                 f"state file {self.path}: {error}",
                 f"see whether it can be read and written: ls -ld {self.directory}; df {self.directory}",
             ) from None
@@ -129,7 +123,7 @@ class Store:
                 f"keep it and begin anew: mv {self.path} {self.path}.corrupt",
             ) from None
         except OSError as error:
-            raise NetwrapError(
+            raise StateFailed(
                 f"state directory {self.directory}: {error.strerror}",
                 "choose one that can be written: netwrap --state-dir DIR …, or try it in: netwrap sandbox",
             ) from None
@@ -140,10 +134,11 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk makes SQLite roll back by itself
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def close(self) -> None:
         """Closes the file."""
@@ -183,12 +178,17 @@ class Store:
 
     # The journal
 
-    def begin(self, title: str, kind: str, machine: tuple[str, int], removes: Iterable[str] = ()) -> int:
-        """Writes down that an operation begins; gives its number."""
+    def begin(
+        self, title: str, kind: str, machine: tuple[str, int], command: str = "", removes: Iterable[str] = ()
+    ) -> int:
+        """Writes down that an operation begins; gives its number. `command` is the line that the user typed."""
+        if self._is_new:
+            with self._errors():
+                self._db, self._is_new = self._with_schema(str(self.path)), False
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO operation (at, title, kind, state, removes) VALUES (?, ?, ?, 'running', ?)",
-                (time.time(), title, kind, json.dumps(sorted(removes))),
+                "INSERT INTO operation (at, title, kind, state, command, removes) VALUES (?, ?, ?, 'running', ?, ?)",
+                (time.time(), title, kind, command, json.dumps(sorted(removes))),
             )
             self._db.execute("DELETE FROM machine")
             self._db.execute("INSERT INTO machine VALUES (?, ?)", machine)
@@ -212,6 +212,8 @@ class Store:
         rows: list[int] = []
         with self._transaction():
             for step in steps:
+                if step.inverts == NO_ROW:
+                    continue
                 if step.inverts is not None:
                     self._db.execute(
                         "UPDATE step SET state = 'undoing', undone_by = ? WHERE id = ?", (op, step.inverts)
@@ -239,27 +241,26 @@ class Store:
         with self._transaction():
             self._db.execute("UPDATE step SET state = 'done', undone_by = NULL WHERE id = ?", (row,))
 
-    def end(self, op: int, state: str, removes: Iterable[str] = (), keep_steps: Iterable[int] = ()) -> None:
-        """Ends an operation: objects that no longer stand go, with their steps, but for steps that are left."""
-        gone, kept = list(removes), set(keep_steps)
+    def end(self, op: int, state: str, *, undone: Iterable[int] = (), removes: Iterable[str] = ()) -> None:
+        """Ends an operation: steps that are taken back, or were gone already, and objects that no longer stand."""
         with self._transaction():
-            for owner in gone:
-                for row in self._db.execute(
-                    "SELECT id FROM step WHERE owner = ? AND state != 'undone'", (owner,)
-                ).fetchall():
-                    if row["id"] not in kept:
-                        self._db.execute(
-                            "UPDATE step SET state = 'undone', undone_by = coalesce(undone_by, ?) WHERE id = ?",
-                            (op, row["id"]),
-                        )
+            self._db.executemany(
+                "UPDATE step SET state = 'undone', undone_by = coalesce(undone_by, ?) WHERE id = ?",
+                [(op, row) for row in undone],
+            )
+            for owner in removes:
                 self._db.execute("DELETE FROM object WHERE owner = ?", (owner,))
                 if owner.startswith("network:"):
                     self._db.execute("DELETE FROM ipam WHERE network = ?", (owner.partition(":")[2],))
             self._db.execute("UPDATE operation SET state = ? WHERE id = ?", (state, op))
-            done = self._db.execute("SELECT id FROM operation WHERE kind = 'build' AND state = 'done'").fetchall()
+            touched = self._db.execute(
+                "SELECT DISTINCT id FROM operation WHERE kind = 'build' AND state = 'done'"
+                " AND id IN (SELECT op FROM step WHERE undone_by = ?)",
+                (op,),
+            ).fetchall()
             self._db.executemany(
                 "UPDATE operation SET state = 'undone' WHERE id = ?",
-                [(r["id"],) for r in done if not self._wanted(r["id"])],
+                [(row["id"],) for row in touched if not self._wanted(row["id"])],
             )
 
     def entries(self, *, owners: Iterable[str] | None = None, op: int | None = None) -> list[Entry]:
@@ -267,11 +268,8 @@ class Store:
         with self._errors():
             if owners is not None:
                 wanted = set(owners)
-                rows = [
-                    r
-                    for r in self._db.execute("SELECT * FROM step WHERE state != 'undone' ORDER BY id")
-                    if r["owner"] in wanted
-                ]
+                standing = self._db.execute("SELECT * FROM step WHERE state != 'undone' ORDER BY id")
+                rows = [row for row in standing if row["owner"] in wanted]
             else:
                 rows = self._db.execute(
                     "SELECT * FROM step WHERE op = ? OR undone_by = ? ORDER BY id", (op, op)
@@ -300,59 +298,18 @@ class Store:
         with self._errors():
             rows = self._db.execute("SELECT * FROM operation ORDER BY id").fetchall()
             return [
-                Operation(r["id"], r["at"], r["title"], r["kind"], r["state"], tuple(json.loads(r["removes"])))
+                Operation(
+                    r["id"], r["at"], r["title"], r["kind"], r["state"], r["command"], tuple(json.loads(r["removes"]))
+                )
                 for r in rows
             ]
 
-
-@contextlib.contextmanager
-def lock(directory: Path, title: str, waiting: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
-    """Holds the one lock of every changing command (flock(2)); it waits inside `waiting`, which is told for whom."""
-    try:
-        _make_directory(directory)
-        with _readable_by_all():
-            fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        hint = "choose one that can be written: netwrap --state-dir DIR …, or try it in: netwrap sandbox"
-        raise NetwrapError(f"state directory {directory}: {error.strerror}", hint) from None
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-                raise
-            with waiting(os.pread(fd, 200, 0).decode(errors="replace").strip() or "another netwrap"):
-                fcntl.flock(fd, fcntl.LOCK_EX)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"netwrap {title} (pid {os.getpid()})\n".encode(), 0)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _make_directory(directory: Path) -> None:
-    with _readable_by_all():
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    _refuse_writable_by_others(directory)
-
-
-@contextlib.contextmanager
-def _readable_by_all() -> Iterator[None]:
-    """What is made here everybody may read and its owner alone may write, whatever the umask (umask(2))."""
-    old = os.umask(0o022)
-    try:
-        yield
-    finally:
-        os.umask(old)
-
-
-def _refuse_writable_by_others(path: Path) -> None:
-    found = path.stat()
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in (0, os.geteuid()):
-        raise BadInput(
-            f"state {path} may be written by others than its owner, or is somebody else's",
-            f"see who: ls -ld {path}; where it is right otherwise: chmod go-w {path}",
-        )
+    def undone_by(self, op: int) -> list[Operation]:
+        """The operations whose steps a teardown took back, oldest first."""
+        with self._errors():
+            rows = self._db.execute("SELECT DISTINCT op FROM step WHERE undone_by = ? AND op != ?", (op, op)).fetchall()
+        wanted = {row["op"] for row in rows}
+        return [found for found in self.operations() if found.id in wanted]
 
 
 def _uri(path: Path) -> str:

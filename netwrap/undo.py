@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from netwrap.facts import Facts, holds
-from netwrap.steps import Plan, Step
+from netwrap.facts import Facts, holds, same_rule
+from netwrap.steps import NO_ROW, Plan, Probe, Step, iptables
 
 SHARED = frozenset({"host", "container", "published", "hairpin"})
 """Kinds of objects that nobody asked for: they stand as long as something needs them."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A row of the log; `at` is in seconds since the epoch."""
+
+    id: int
+    at: float
+    title: str
+    kind: str
+    state: str
+    command: str
+    removes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,15 +83,29 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
 
     What cannot be seen is taken back on trust: its inverse names only what is ours.
     """
-    steps, already = [], []
+    entries = list(entries)
+    ours = {e.step.probe for e in entries}
+    steps: list[Step] = []
+    already: list[str] = []
     for entry in sorted(entries, key=lambda e: -e.id):
         if entry.state == "undone" or entry.step.undo is None:
             continue
         if holds(entry.step.probe, seen) is False:
             already.append(f"gone already: {entry.step.do.text()}")
-        else:
-            steps.append(inverse(entry))
+            continue
+        if entry.step.kind == "chain":
+            steps += _strangers_rules(entry.step, ours, seen)
+        steps.append(inverse(entry))
     return Plan(title, tuple(steps), tuple(already), removes=tuple(sorted(removes)))
+
+
+def _strangers_rules(chain: Step, ours: set[Probe], seen: Facts) -> Iterator[Step]:
+    """Removes what others have put into a chain of ours: with rules in it, it cannot go."""
+    table, name = chain.probe.key
+    for rule in seen.rules.get((table, name), ()):
+        if not any(same_rule(rule, probe.key[2:]) for probe in ours if probe.key[:2] == (table, name)):
+            step = iptables.of_a_stranger(table, name, rule)
+            yield replace(step, owner=chain.owner, inverts=NO_ROW)
 
 
 def inverse(entry: Entry) -> Step:

@@ -12,12 +12,12 @@ import typer
 from netwrap import __version__
 from netwrap.cli import container, learn, log, network
 from netwrap.cli.common import DEFAULT_STATE
+from netwrap.desk import talk
 from netwrap.errors import CommandFailed, NetwrapError
 
 app = typer.Typer(
     name="netwrap",
     help="Container networking by hand: one visible command per step, and every step can be taken back.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -35,16 +35,15 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def root(
-    ctx: typer.Context,
-    state_dir: Annotated[
-        Path | None, typer.Option(help=f"Where netwrap remembers; else $NETWRAP_STATE_DIR, else {DEFAULT_STATE}.")
+    _state_dir: Annotated[
+        Path | None,
+        typer.Option("--state-dir", help=f"Where its memory is; else $NETWRAP_STATE_DIR, else {DEFAULT_STATE}."),
     ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Container networking by hand: one visible command per step, and every step can be taken back."""
-    ctx.obj = state_dir or Path(os.environ.get("NETWRAP_STATE_DIR") or DEFAULT_STATE)
 
 
 def run(arguments: list[str]) -> int:
@@ -61,7 +60,7 @@ def run(arguments: list[str]) -> int:
     except CommandFailed as error:
         return _complain(str(error), "netwrap log", 1)
     except typer.TyperException as error:
-        return _usage(error)
+        return _usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", "netwrap log", 130)
     except BrokenPipeError:
@@ -75,15 +74,23 @@ def run(arguments: list[str]) -> int:
         return _complain(f"{type(error).__name__}: {error}", "NETWRAP_DEBUG=1 netwrap … shows where; netwrap log", 1)
 
 
-def _usage(error: typer.TyperException) -> int:
+def _usage(error: typer.TyperException, arguments: list[str]) -> int:
     message = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "netwrap"
-    if not message:  # a command group without a command: typer has shown its help
-        return 2
+    path = context.command_path if context is not None else _command_path(arguments)
     return _complain(" ".join(message.split()).rstrip("."), f"{path} --help", 2)
 
 
+def _command_path(arguments: list[str]) -> str:
+    """The command that the arguments begin with, for errors that do not say theirs."""
+    path, found = ["netwrap"], typer.main.get_command(app)
+    for word in arguments:
+        if word in getattr(found, "commands", {}):
+            path.append(word)
+            found = getattr(found, "commands", {})[word]
+    return " ".join(path)
+
+
 def _complain(message: str, hint: str, code: int) -> int:
-    print(f"netwrap: {message}\nhint: {hint}", file=sys.stderr)
+    talk(f"netwrap: {'; '.join(filter(None, map(str.strip, message.splitlines())))}\nhint: {hint}")
     return code

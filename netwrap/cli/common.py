@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from netwrap import app as verbs
 from netwrap.desk import DEFAULT_STATE as DEFAULT_STATE
 from netwrap.desk import Mode
-from netwrap.errors import BadInput, NetwrapError
+from netwrap.errors import BadInput
 from netwrap.model import State
 
 DryRun = Annotated[
@@ -44,21 +46,13 @@ def mode(
 
 
 def _state_dir(ctx: typer.Context) -> Path:
-    found = ctx.find_object(Path)
-    return found if found is not None else DEFAULT_STATE
+    """--state-dir, else $NETWRAP_STATE_DIR, else the default; also in completion, where no callback has run."""
+    given = ctx.find_root().params.get("state_dir")
+    return Path(given or os.environ.get("NETWRAP_STATE_DIR") or DEFAULT_STATE)
 
 
 def _state(ctx: typer.Context) -> State:
-    from netwrap.store import Store
-
-    try:
-        store = Store(_state_dir(ctx), write=False)
-    except NetwrapError:
-        return State()
-    try:
-        return store.state()
-    finally:
-        store.close()
+    return verbs.standing(Mode(_state_dir(ctx)))
 
 
 def complete_network(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -79,13 +73,9 @@ def complete_published(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_netns(incomplete: str) -> list[str]:
     """Handles in /run/netns, for the shell's completion."""
-    from netwrap.look import look_at_handles
-
-    return [name for name in look_at_handles() if name.startswith(incomplete)]
+    return [name for name in verbs.handles() if name.startswith(incomplete)]
 
 
 def complete_driver(incomplete: str) -> list[str]:
     """Names of drivers, for the shell's completion."""
-    from netwrap.drivers import names
-
-    return [name for name in names() if name.startswith(incomplete)]
+    return [name for name in verbs.drivers() if name.startswith(incomplete)]

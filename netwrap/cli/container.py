@@ -21,6 +21,7 @@ from netwrap.cli.common import (
     complete_published,
     mode,
 )
+from netwrap.desk import Mode
 from netwrap.errors import BadInput
 from netwrap.plan import ConnectWish
 from netwrap.views.documents import dumps
@@ -81,10 +82,14 @@ def connect(
         ifname=model.link_name(ifname) if ifname is not None else None,
         ports=_ports(publish or []),
     )
-    endpoint = verbs.connect(m, wish, Target(pid, netns, container))
-    if endpoint is None:
-        return
-    if json:
+    if hold and pid is not None:
+        supervise.connect_and_hold(m, wish, pid, lambda endpoint: _show(m, endpoint))
+    elif endpoint := verbs.connect(m, wish, Target(pid, netns, container)):
+        _show(m, endpoint)
+
+
+def _show(m: Mode, endpoint: model.Endpoint) -> None:
+    if m.json:
         places = verbs.ps(m)
         print(
             dumps(next(e for e in places if (e["name"], e["net"]) == (endpoint.container, endpoint.network))),
@@ -92,8 +97,6 @@ def connect(
         )
     else:
         print(endpoint.ip, flush=True)
-    if hold and pid is not None:
-        supervise.hold(m, endpoint, pid)
 
 
 def disconnect(

@@ -13,7 +13,7 @@ from netwrap.plan import NetworkWish
 from netwrap.views.documents import dumps
 from netwrap.views.table import table
 
-app = typer.Typer(help="Create, list, inspect and remove networks.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Create, list, inspect and remove networks.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The network's name.", autocompletion=complete_network, show_default=False)]
 
 
@@ -95,4 +95,7 @@ def remove(
 ) -> None:
     """Remove networks: every step of theirs is taken back, the host's with the last one."""
     m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
-    verbs.network_remove(m, names, force=force, removed=lambda name: print(name, flush=True))
+    names = list(dict.fromkeys(names))
+    verbs.network_remove(m, names, force=force)
+    if not dry_run:
+        print("\n".join(names))

@@ -21,7 +21,10 @@ class Driver(Protocol):
         """What the host needs as long as any network stands."""
 
     def create(self, network: Network, seen: Facts) -> Iterable[Step]:
-        """The network itself."""
+        """The network's links and addresses."""
+
+    def forward(self, network: Network, seen: Facts) -> Iterable[Step]:
+        """What lets traffic in and out of it; the host's part stands by then."""
 
     def connect(self, network: Network, endpoint: Endpoint, container: Container, seen: Facts) -> Iterable[Step]:
         """One container's way onto the network; its handle is there already."""

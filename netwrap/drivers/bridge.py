@@ -48,7 +48,7 @@ class Bridge:
         )
 
     def create(self, network: Network, seen: Facts) -> Iterator[Step]:
-        """The bridge with the gateway's address, then its forwarding rules and its way out."""
+        """The bridge with the gateway's address."""
         br, mac = network.bridge, mac_of("bridge", network.gateway)
         yield link.add_bridge(
             br, mac, network.mtu, f"A bridge is a switch in the kernel: {br} joins the containers of {network.name}."
@@ -57,10 +57,13 @@ class Bridge:
             br, mac, network.gateway_cidr, f"{network.gateway} on the bridge makes the host the containers' gateway."
         )
         yield link.set_up(br, mac, f"A link carries nothing until it is up; now {network.subnet} is routed to {br}.")
-        if network.internal:
-            yield from _closed(network)
-        else:
-            yield from _open(network)
+
+    def forward(self, network: Network, seen: Facts) -> Iterator[Step]:
+        """The forwarding rules, and the way out where there is one."""
+        if seen.sysctls.get(FORWARDING) == "1" and seen.sysctls.get(sysctl.of_link("default", "forwarding")) == "0":
+            key = sysctl.of_link(network.bridge, "forwarding")
+            yield sysctl.write(key, "1", "0", "This host forwards, but not on new links: the bridge has to be told.")
+        yield from (_closed if network.internal else _open)(network)
 
     def connect(self, network: Network, endpoint: Endpoint, container: Container, seen: Facts) -> Iterator[Step]:
         """A veth pair: one end into the bridge, the other into the container, which gets address and route."""

@@ -15,6 +15,9 @@ from netwrap.model import Container, Endpoint, Netns, Network, Publication
 SHELL_PID = "$$"
 """In a command: the process that runs it, as a shell spells it. Names the host's own namespace."""
 
+NO_ROW = 0
+"""As `inverts` of a step: it is not in the journal, because it takes back what a stranger made."""
+
 _BARE = {SHELL_PID, "!"}  # words that a script's shell takes as they are, though shlex would quote them
 
 Object = Network | Container | Endpoint | Publication

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from netwrap.model import Container, Endpoint, Network, State
+from netwrap.undo import Entry, Operation
 
 
 def dumps(data: object) -> str:
@@ -43,4 +45,24 @@ def endpoint(found: Endpoint, container: Container, state: State, health: str) -
         "veth": found.veth,
         "ports": [port.spec for port in state.ports_of(found)],
         "state": health,
+    }
+
+
+def operation(found: Operation) -> dict[str, Any]:
+    """A row of the log; `when` is local time."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.at))
+    return {"id": found.id, "when": when, "what": found.title, "kind": found.kind, "state": found.state}
+
+
+def step(number: int, found: Operation, entry: Entry) -> dict[str, Any]:
+    """A step of an operation: of a teardown, `do` is the inverse that it ran."""
+    do, undo = entry.step.do, entry.step.undo
+    ran, back = (do, undo) if entry.op == found.id else (undo, do)
+    return {
+        "n": number,
+        "do": ran.text() if ran else None,
+        "undo": back.text() if back else None,
+        "ns": do.ns.name if do.ns else None,
+        "state": entry.state,
+        "why": entry.step.why,
     }

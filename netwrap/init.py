@@ -1,0 +1,83 @@
+"""Starts a command, passes signals on, reaps, and ends with it: what the parent of a container's first process does.
+
+    unshare --pid python -m netwrap.init COMMAND…       COMMAND is the first process of the new pid namespace
+
+Unlike `unshare --fork` it gives the exit code of a command that was killed, lets it have the terminal as a shell's
+foreground job has it, and ends it by a signal that the kernel keeps from a first process (pid_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that are passed on. Who starts us blocks them until we can."""
+
+TERMINAL = "NETWRAP_TERMINAL"
+"""In the environment, where the command is to have the terminal."""
+
+
+def run(command: list[str]) -> int:
+    """Runs the command; gives its exit code, 128 + N for signal N, 127 where it cannot be started."""
+    terminal = os.environ.pop(TERMINAL, "") != ""
+    ended_by: list[int] = []
+    child = os.fork()
+    if child == 0:
+        _become(command, terminal)
+    if terminal:  # in the command's process group we hear of Ctrl-C too
+        with suppress(OSError):
+            os.setpgid(child, child)
+            os.setpgid(0, child)
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if _is_kept_from(child, number):
+            ended_by.append(number)
+            os.kill(child, signal.SIGKILL)
+        elif not (terminal and number in (signal.SIGINT, signal.SIGQUIT)):  # the terminal has given it already
+            os.kill(child, number)
+
+    for number in FORWARDED:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    while True:
+        pid, status = os.waitpid(-1, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            os.kill(pid, signal.SIGCONT)  # no shell is there that could
+        elif pid == child:
+            code = -ended_by[0] if ended_by else os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _is_kept_from(pid: int, number: int) -> bool:
+    """Says whether a process is the first of its pid namespace and has no handler for the signal (proc(5), status)."""
+    with suppress(OSError), open(f"/proc/{pid}/status") as file:
+        fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        met = int(fields["SigCgt"], 16) | int(fields["SigIgn"], 16)
+        return len(fields["NSpid"].split()) > 1 and fields["NSpid"].split()[-1] == "1" and not met >> (number - 1) & 1
+    return False
+
+
+def _become(command: list[str], terminal: bool) -> None:
+    """In the child: its own process group where it has the terminal, signals as they come, then the command."""
+    if terminal:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # taking the terminal from the background would stop us
+        os.tcsetpgrp(0, os.getpgrp())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"netwrap: {command[0]!r}: {error.strerror}\nhint: which {command[0]}", file=sys.stderr)
+    os._exit(127)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

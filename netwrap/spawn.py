@@ -1,0 +1,145 @@
+"""The only door to processes that are waited for: `spawn`. `sh` is imported here alone, when the first one is run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+from netwrap.errors import CommandFailed, Interrupted, NetwrapError
+from netwrap.steps import shell_line
+
+PACKAGES = {
+    "ip": "iproute2",
+    "sysctl": "procps",
+    "mount": "mount",
+    "conntrack": "conntrack",
+    **dict.fromkeys(("iptables", "iptables-save", "iptables-restore"), "iptables"),
+    **dict.fromkeys(("unshare", "nsenter", "setpriv"), "util-linux"),
+}
+
+
+class Signals:
+    """While entered, SIGINT, SIGTERM and SIGHUP end the running command, and `check` raises Interrupted.
+
+    Inside `at_once`, where nothing is half done (waiting for a lock, for a key), they raise it themselves.
+    """
+
+    def __init__(self, *, heed: bool = True) -> None:
+        self._numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if heed else ()
+        self.caught: int | None = None
+        self.child: Any = None
+        self._at_once = False
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in self._numbers:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) is honoured
+                self._old[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, old in self._old.items():
+            signal.signal(number, old)
+        before = self._old.get(self.caught or 0)
+        if kind is None and callable(before) and before is not signal.default_int_handler:
+            before(self.caught, None)  # it came when all was done: who handles signals around us still wants it
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.caught is None and self.child is not None:
+            self.child.kill_group()
+        self.caught = number
+        if self._at_once:
+            self.check()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Lets a signal end what is waited for here."""
+        self._at_once = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = False
+
+    def check(self) -> None:
+        """Raises Interrupted where a signal has come."""
+        if self.caught is not None:
+            raise Interrupted(f"interrupted by {signal.Signals(self.caught).name}", "netwrap log")
+
+
+kept_open: set[int] = set()
+"""Descriptors that every spawned command inherits: the lock's, so that it is held until what a killed netwrap
+has started is done (flock(2))."""
+
+
+def time_limit() -> float:
+    """Seconds that a spawned command may take: $NETWRAP_TIMEOUT, 30 where that is no positive number."""
+    try:
+        limit = float(os.environ.get("NETWRAP_TIMEOUT", "30"))
+    except ValueError:
+        return 30.0
+    return min(limit, threading.TIMEOUT_MAX) if limit > 0 else 30.0
+
+
+def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | None = None) -> str:
+    """Runs one command without a shell and gives its stdout.
+
+    Errors: CommandFailed with exit code and stderr; NetwrapError where the program is missing.
+    """
+    import sh
+
+    line = shell_line(words)
+    try:
+        command = sh.Command(words[0])
+    except sh.CommandNotFound:
+        raise missing(words[0]) from None
+    try:
+        child = command(
+            *words[1:],
+            _in=stdin,
+            _tty_out=False,
+            _env={**os.environ, "LC_ALL": "C"},
+            _pass_fds=kept_open,
+            _new_group=True,  # Ctrl-C is for netwrap, which decides what is ended
+            _bg=True,
+            _bg_exc=False,
+        )
+    except (OSError, sh.ForkException):
+        raise CommandFailed(line, 126, f"{words[0]} cannot be executed") from None
+    late = threading.Timer(time_limit(), child.kill_group)  # sh's own _timeout polls: 100 ms a command
+    late.daemon = True
+    late.start()
+    if signals is not None:
+        signals.child = child
+    try:
+        child.wait()
+    except sh.ErrorReturnCode as error:  # its own message is cut at 750 bytes; its stderr is whole
+        code = None if late.finished.is_set() else error.exit_code
+        raise CommandFailed(line, code, error.stderr.decode(errors="replace")) from None
+    finally:
+        late.cancel()
+        if signals is not None:
+            signals.child = None
+    return str(child.stdout.decode(errors="replace"))
+
+
+def missing(program: str) -> NetwrapError:
+    """The error for a program that is not installed."""
+    return NetwrapError(
+        f"{program!r} is not installed on this machine", f"sudo apt-get install {PACKAGES.get(program, program)}"
+    )
+
+
+def require(programs: Iterable[str]) -> None:
+    """Finds a missing program before the first change. Errors: NetwrapError."""
+    for program in sorted(programs):
+        if shutil.which(program) is None:
+            raise missing(program)

@@ -1,0 +1,76 @@
+"""The state directory: who may write it, and the one lock of every changing command."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from netwrap.errors import BadInput, StateFailed
+
+Waiting = Callable[[str], AbstractContextManager[None]]
+
+
+def prepare(directory: Path) -> None:
+    """Makes the directory where it is missing. Errors: OSError, BadInput where others may write it."""
+    with readable_by_all():
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    refuse_writable_by_others(directory)
+
+
+@contextlib.contextmanager
+def readable_by_all() -> Iterator[None]:
+    """What is made here everybody may read and its owner alone may write, whatever the umask (umask(2))."""
+    old = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(old)
+
+
+def refuse_writable_by_others(path: Path) -> None:
+    """Errors: BadInput where others than the owner may write, or the owner is neither root nor we."""
+    found = path.stat()
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in (0, os.geteuid()):
+        raise BadInput(
+            f"state {path} may be written by others than its owner, or is somebody else's",
+            f"ls -ld {path} shows who; where it is right otherwise: chmod go-w {path}",
+        )
+
+
+@contextlib.contextmanager
+def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
+    """Holds the one lock (flock(2)) and gives its descriptor; it waits inside `waiting`, which is told for whom.
+
+    Errors: StateFailed where the directory cannot be written.
+    """
+    try:
+        prepare(directory)
+        with readable_by_all():
+            fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        hint = "choose one that can be written: netwrap --state-dir DIR …, or try it in: netwrap sandbox"
+        raise StateFailed(f"state directory {directory}: {error.strerror}", hint) from None
+    try:
+        _acquire(fd, waiting)
+        with contextlib.suppress(OSError):  # a full disk: nobody learns for whom he waits, no more
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"netwrap {title} (pid {os.getpid()})\n".encode(errors="backslashreplace"), 0)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _acquire(fd: int, waiting: Waiting) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+            raise
+        with waiting(os.pread(fd, 200, 0).decode(errors="replace").strip() or "another netwrap"):
+            fcntl.flock(fd, fcntl.LOCK_EX)
