@@ -293,6 +293,7 @@ def changing(mode: Mode, title: str) -> Iterator[Desk]:
         Signals(heed=mode.heeds_signals) as signals,
         lock(mode.state_dir, title, lambda holder: _waiting(signals, holder)) as fd,
     ):
+        os.set_inheritable(fd, True)
         kept_open.add(fd)
         store = Store(mode.state_dir, write=True)
         try:

@@ -1,13 +1,13 @@
-"""The runners one by one, and the door to processes."""
+"""The runners one by one."""
 
 from __future__ import annotations
 
 import pytest
 from world import World
 
-from netwrap import desk, execute
+from netwrap import execute
 from netwrap.errors import CommandFailed, Interrupted
-from netwrap.execute import Ask, Batch, Shell, restore_script, time_limit
+from netwrap.execute import Ask, Batch, Shell, restore_script
 from netwrap.facts import Facts
 from netwrap.model import Netns
 from netwrap.steps import Cmd, Plan, Step, addr, iptables, link, netns, sysctl
@@ -133,34 +133,6 @@ def test_step_mode_tells_more_at_a_question_mark_and_asks_again(world: World) ->
     _asking("?\n", said, world).run(_steps()[1:2])
     assert any("iptables -w -X NETWRAP" in text and "man 8 iptables" in text for text in said)
     assert len(world.kernel.log) == 1
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("5", 5), ("0.5", 0.5), ("0", 30), ("-1", 30), ("soon", 30), ("", 30)])
-def test_the_time_limit_is_30_seconds_where_none_is_given(
-    text: str, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NETWRAP_TIMEOUT", text)
-    assert time_limit() == seconds
-
-
-def test_a_real_command_that_fails_gives_its_line_code_and_whole_stderr() -> None:
-    with pytest.raises(CommandFailed) as caught:
-        execute.spawn(["sh", "-c", "printf %2000s . >&2; exit 4"])
-    assert caught.value.code == 4
-    assert len(caught.value.stderr) == 1
-
-
-def test_a_command_without_an_answer_is_ended_and_counts_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NETWRAP_TIMEOUT", "0.1")
-    with pytest.raises(CommandFailed, match="no answer in time"):
-        execute.spawn(["sleep", "20"])
-
-
-def test_a_missing_program_is_named_with_its_package() -> None:
-    with pytest.raises(desk.NetwrapError) as caught:
-        execute.require(["sh", "netwrap-no-such-program"])
-    assert "'netwrap-no-such-program'" in caught.value.message
-    assert caught.value.hint.startswith("sudo apt-get install ")
 
 
 def test_the_tools_of_a_plan_are_known_before_its_first_step() -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 from test_codec import CONTAINER, ENDPOINT, NET, OBJECTS, STEPS
 from toykernel import ToyKernel
 
-from netwrap import store
 from netwrap.errors import BadInput, NetwrapError
 from netwrap.model import Container
 from netwrap.steps import Step, iptables
-from netwrap.store import FILE, VERSION, Store, lock
+from netwrap.store import FILE, VERSION, Store
+from netwrap.undo import Entry
 
 MACHINE = ("boot", 4026531840)
 
@@ -295,58 +292,11 @@ def test_a_path_with_a_question_mark_a_hash_and_a_percent_is_a_path(tmp_path: Pa
     assert [p.name for p in tmp_path.iterdir()] == [directory.name]
 
 
-# ---- the lock
-
-
-@contextlib.contextmanager
-def _silent(_: str) -> Iterator[None]:
-    yield
-
-
-def _hold(directory: Path, held: Event, go: Event) -> None:
-    with lock(directory, "network create web", _silent):
-        held.set()
-        go.wait(10)
-
-
-def test_who_waits_for_the_lock_is_told_for_whom(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    held, go = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(tmp_path, held, go))
-    other.start()
-    assert held.wait(10)
-    told: list[str] = []
-
-    @contextlib.contextmanager
-    def waiting(holder: str) -> Iterator[None]:
-        told.append(holder)
-        go.set()
-        yield
-
-    with lock(tmp_path, "ps", waiting):
-        assert told == [f"netwrap network create web (pid {other.pid})"]
-    other.join(10)
-
-
-def test_a_lock_that_is_free_is_taken_without_a_word(tmp_path: Path) -> None:
-    for _ in range(2):
-        with lock(tmp_path / "state", "ps", lambda holder: pytest.fail(f"waits for {holder}")):
-            pass
-
-
-def test_a_lock_file_that_is_a_link_to_elsewhere_is_not_written(tmp_path: Path) -> None:
-    (tmp_path / "victim").write_text("precious")
-    (tmp_path / "lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(NetwrapError), lock(tmp_path, "ps", _silent):
-        pass
-    assert (tmp_path / "victim").read_text() == "precious"
-
-
 def test_a_journal_of_a_real_rule_tells_its_probe_after_a_crash(opened: Store) -> None:
     kernel = ToyKernel()
     step = iptables.append("nat", "POSTROUTING", "n", ("-s", "10.0.0.0/24", "!", "-o", "n"), ("MASQUERADE",), "Why.")
     opened.step_begins(opened.begin("build", "build", MACHINE), [step])
     (entry,) = reopened(opened).entries(op=1)
     kernel.do(entry.step.do)
-    assert store.Entry is type(entry)
+    assert isinstance(entry, Entry)
     assert entry.step == step

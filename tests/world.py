@@ -7,6 +7,7 @@ import copy
 import functools
 import io
 import sqlite3
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -18,11 +19,12 @@ import typer.main
 from toykernel import HOST, ToyKernel
 from toytables import split
 
-from netwrap import app, cli, desk, execute
+from netwrap import app, cli, desk, execute, supervise
 from netwrap.desk import Desk, Mode
 from netwrap.facts import Listener
 from netwrap.model import State
-from netwrap.store import FILE, Operation, Store
+from netwrap.store import FILE, Store
+from netwrap.undo import Operation
 
 
 class Killed(BaseException):
@@ -60,10 +62,12 @@ class World:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directory = directory
         self.kernel = ToyKernel()
+        self._monkeypatch = monkeypatch
         monkeypatch.setattr(execute, "spawn", lambda *a, **k: self.kernel.spawn(*a, **k))
         monkeypatch.setattr(execute, "netns_inode", lambda name: self.kernel.netns_inode(name))
         monkeypatch.setattr(execute, "read_sysctl", lambda key: self.kernel.read_sysctl(key))
-        monkeypatch.setattr(execute, "require", lambda _: None)
+        for module in (desk, supervise):
+            monkeypatch.setattr(module, "require", lambda _: None)
         for module in (desk, app):
             monkeypatch.setattr(module, "look", lambda *a, **k: self.kernel.facts(*a, **k))
             monkeypatch.setattr(module, "need_root", lambda *_: None)
@@ -76,6 +80,7 @@ class World:
     def netwrap(self, line: str) -> Result:
         """Runs one command line, written as in a shell."""
         out, err = io.StringIO(), io.StringIO()
+        self._monkeypatch.setattr(sys, "argv", ["netwrap", *split(line)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = cli.run(["--state-dir", str(self.directory), *split(line)])
         return Result(code, out.getvalue(), err.getvalue())
