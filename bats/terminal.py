@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 _QUESTION = re.compile(rb"(q = [^\n]*> |\[y/N\]: ?)$")
 LIMIT = 300.0  # seconds
+MOST = 200  # questions
 
 
 def converse(run: Callable[[], int], keys: str) -> tuple[int, str]:
@@ -46,7 +47,7 @@ def converse(run: Callable[[], int], keys: str) -> tuple[int, str]:
 def _answer(master: int, keys: str, child: int) -> bytes:
     text, answered, end = b"", 0, time.monotonic() + LIMIT
     while True:
-        if not select.select([master], [], [], max(0, end - time.monotonic()))[0]:
+        if answered > MOST or not select.select([master], [], [], max(0, end - time.monotonic()))[0]:
             os.kill(child, signal.SIGKILL)
             return text + b"\nno end in sight; killed\n"
         try:
