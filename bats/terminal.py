@@ -1,5 +1,6 @@
-"""Runs something on a terminal of its own and answers what it asks, one key a question (and enter, where it reads a line);
-the last key is repeated.
+"""Runs something on a terminal of its own and answers what it asks, one key a question.
+
+Where a line is read, enter follows the key; the last key is repeated.
 
 usage: python3 terminal.py KEYS COMMAND…     stdin and stderr are the terminal, whose text goes to stderr; stdout stays
 In KEYS \\r is the enter key. The exit code is the command's.
