@@ -84,13 +84,16 @@ def two_lines(result: Result) -> tuple[str, str]:
 
 
 USAGE = [
+    ("", "command", "netwrap --help"),
+    ("network", "command", "netwrap network --help"),
     ("networks", "networks", "netwrap --help"),
     ("network creat x", "creat", "netwrap network --help"),
     ("network create", "name", "netwrap network create --help"),
     ("network create a b", "b", "netwrap network create --help"),
     ("network create --subset 10.0.0.0/24 x", "--subset", "netwrap network create --help"),
     ("network create x --mtu many", "many", "netwrap network create --help"),
-    ("network create x --subnet", "--subnet", "netwrap --help"),
+    ("network create x --subnet", "--subnet", "netwrap network create --help"),
+    ("connect --net", "--net", "netwrap connect --help"),
     ("network remove", "NAME...", "netwrap network remove --help"),
     ("connect --pid 1", "--net", "netwrap connect --help"),
     ("connect --net x --pid one", "one", "netwrap connect --help"),
@@ -176,6 +179,8 @@ def test_the_state_directory_comes_from_the_environment_where_no_option_gives_it
     from netwrap.cli import run
 
     assert run(["network", "inspect", "testbridge"]) == 0
+    monkeypatch.setenv("NETWRAP_STATE_DIR", str(tmp_path / "nowhere"))
+    assert run(["--state-dir", str(world.directory), "network", "inspect", "testbridge"]) == 0
     assert run(["--state-dir", str(tmp_path / "other"), "network", "inspect", "testbridge"]) == 2
     assert "no network 'testbridge'" in capsys.readouterr().err
 
@@ -211,7 +216,28 @@ def test_undo_of_a_teardown_is_not_offered(world: World) -> None:
     world.must("network remove testbridge")
     result = world.netwrap("undo 2")
     assert result.code == 2
-    assert two_lines(result)[1].startswith("make it again: netwrap network create")
+    assert two_lines(result) == (
+        "operation 2, network remove testbridge, took down; its undo is not offered",
+        f"netwrap {CREATE}",
+    )
+
+
+def test_the_hint_for_a_teardown_of_several_is_every_command_line_that_made_them(world: World) -> None:
+    for line in (CREATE, CONNECT, "publish bird2 '8081:81'"):
+        world.must(line)
+    world.must("network remove testbridge --force")
+    said, hint = two_lines(world.netwrap("undo 4"))
+    assert "its undo is not offered" in said
+    assert hint == f"netwrap {CREATE} && netwrap {CONNECT} && netwrap publish bird2 8081:81"
+
+
+def test_the_command_line_that_makes_things_again_is_one_that_a_shell_takes_apart_again(world: World) -> None:
+    world.must(f"{CREATE} --quiet")
+    world.must("connect --pid 64560 --net testbridge --name 'bird2'")
+    before = world.everything()
+    world.must("disconnect bird2")
+    world.must(world.netwrap("undo 3").complaint[1].removeprefix("netwrap ").replace("bird2", "bird2 --ip 10.0.0.2"))
+    assert world.everything() == before
 
 
 def test_undo_of_what_is_undone_already_has_nothing_to_do(world: World) -> None:

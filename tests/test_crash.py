@@ -199,8 +199,23 @@ def test_a_change_that_cannot_be_taken_back_is_named_with_the_command_that_remov
 def test_what_was_left_goes_with_a_second_try(world: World) -> None:
     before = world.everything()
     world.must(CREATE)
-    world.kernel.around = at(10, CommandFailed("ip", 2, "busy"), after=False)
+    world.kernel.around = at(13, CommandFailed("ip", 2, "busy"), after=False)
     assert world.netwrap("network remove testbridge").code == 3
+    assert world.kernel.log[-1] == ("ip", "link", "del", "dev", "testbridge")
+    world.must("network remove testbridge")
+    assert world.everything() == before
+
+
+@pytest.mark.parametrize("k", [8, 9, 10], ids=["the jump", "the chain", "forwarding"])
+def test_what_was_left_of_the_host_does_not_stop_the_next_network_and_goes_with_it(k: int, world: World) -> None:
+    before = world.everything()
+    world.must(CREATE)
+    created = world.everything()
+    world.kernel.around = at(k, CommandFailed("iptables", 4, "busy"), after=False)
+    assert world.netwrap("network remove testbridge").code == 3
+    world.kernel.around = lambda change: change()
+    world.must(CREATE)
+    assert world.everything() == created
     world.must("network remove testbridge")
     assert world.everything() == before
 
@@ -258,7 +273,8 @@ def test_the_journal_has_a_step_before_it_takes_effect(world: World) -> None:
 
 def test_ip_batch_leaves_the_lines_before_its_error_applied_and_they_are_taken_back(world: World) -> None:
     before = world.everything()
-    world.kernel.around = at(6, CommandFailed("ip", 2, "no"), after=False)
+    world.kernel.around = at(3, CommandFailed("ip", 2, "no"), after=False)
     assert world.netwrap(CREATE + " --batch").code == 1
-    assert world.kernel.spawned[2] == ("ip", "-batch", "-")
+    assert world.kernel.spawned[0] == ("ip", "-batch", "-")
+    assert ("ip", "link", "del", "dev", "testbridge") in world.kernel.log
     assert world.everything() == before

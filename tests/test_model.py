@@ -12,13 +12,21 @@ from netwrap import model
 from netwrap.errors import BadInput
 from netwrap.model import Container, Endpoint, Network, Publication, PublishedPort, State
 
-GOOD_NAMES = ["a", "testbridge", "web.1", "a_b-c", "0", "A" * 63]
+GOOD_NAMES = ["a", "testbridge", "web.1", "a_b-c", "0a", "64560-0", "A" * 63]
 BAD_NAMES = ["", "-a", ".a", "_a", "a/b", "..", "a b", "a\n", "\n", "%d", "é", "a" * 64, "all", "default", "lo", "a\0"]
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
 def test_a_good_name_is_taken_as_it_is(name: str) -> None:
     assert model.network_name(name) == model.container_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["0", "64560", "00", "1" * 63])
+def test_digits_alone_are_a_networks_name_and_no_containers(name: str) -> None:
+    assert model.network_name(name) == name
+    with pytest.raises(BadInput, match="looks like a pid") as caught:
+        model.container_name(name)
+    assert repr(name) in caught.value.message
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)

@@ -81,8 +81,9 @@ class World:
         """Runs one command line, written as in a shell."""
         out, err = io.StringIO(), io.StringIO()
         self._monkeypatch.setattr(sys, "argv", ["netwrap", *split(line)])
+        self._monkeypatch.setenv("NETWRAP_STATE_DIR", str(self.directory))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.run(["--state-dir", str(self.directory), *split(line)])
+            code = cli.run(split(line))
         return Result(code, out.getvalue(), err.getvalue())
 
     def must(self, line: str) -> str:

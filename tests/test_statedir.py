@@ -1,0 +1,58 @@
+"""The state directory: who may write it, and its lock."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from netwrap.errors import NetwrapError
+from netwrap.statedir import lock
+
+
+@contextlib.contextmanager
+def _silent(_: str) -> Iterator[None]:
+    yield
+
+
+def _hold(directory: Path, held: Event, go: Event) -> None:
+    with lock(directory, "network create web", _silent):
+        held.set()
+        go.wait(10)
+
+
+def test_who_waits_for_the_lock_is_told_for_whom(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held, go = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, held, go))
+    other.start()
+    assert held.wait(10)
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def waiting(holder: str) -> Iterator[None]:
+        told.append(holder)
+        go.set()
+        yield
+
+    with lock(tmp_path, "ps", waiting):
+        assert told == [f"netwrap network create web (pid {other.pid})"]
+    other.join(10)
+
+
+def test_a_lock_that_is_free_is_taken_without_a_word(tmp_path: Path) -> None:
+    for _ in range(2):
+        with lock(tmp_path / "state", "ps", lambda holder: pytest.fail(f"waits for {holder}")):
+            pass
+
+
+def test_a_lock_file_that_is_a_link_to_elsewhere_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(NetwrapError), lock(tmp_path, "ps", _silent):
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
