@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,6 +46,28 @@ def mode(
     if json and not (dry_run or shows):
         raise BadInput("--json goes with --dry-run here", f"{command} --help")
     return Mode(_state_dir(ctx), dry_run, step, batch, quiet, json)
+
+
+def changes(*, shows: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of every changing command; it is called with the mode that they add up to."""
+    options = {"dry_run": DryRun, "step": Step, "batch": Batch, "quiet": Quiet, "json": Json}
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(ctx: typer.Context, **given: Any) -> None:
+            chosen = {name: given.pop(name) for name in options}
+            function(mode(ctx, **chosen, shows=shows), **given)
+
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        added = [inspect.Parameter(name, kind, default=False, annotation=t) for name, t in options.items()]
+        context = inspect.Parameter("ctx", kind, annotation=typer.Context)
+        parameters = [context, *(p.replace(kind=kind) for p in own), *added]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate
 
 
 def _state_dir(ctx: typer.Context) -> Path:

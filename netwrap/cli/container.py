@@ -10,11 +10,8 @@ from netwrap import app as verbs
 from netwrap import model, supervise
 from netwrap.app import Target
 from netwrap.cli.common import (
-    Batch,
-    DryRun,
     Json,
-    Quiet,
-    Step,
+    changes,
     complete_container,
     complete_netns,
     complete_network,
@@ -44,8 +41,9 @@ Specs = Annotated[
 ]
 
 
+@changes(shows=True)
 def connect(
-    ctx: typer.Context,
+    m: Mode,
     net: Net,
     pid: Annotated[int | None, typer.Option(help="A process with a network namespace of its own.")] = None,
     netns: Annotated[str | None, typer.Option(help="A namespace in /run/netns.", autocompletion=complete_netns)] = None,
@@ -58,14 +56,8 @@ def connect(
     ifname: Annotated[str | None, typer.Option(help="Its interface's name; else eth0, eth1, …")] = None,
     publish: Publish = None,
     hold: Annotated[bool, typer.Option("--hold", help="Stay, and disconnect when the process ends.")] = False,
-    dry_run: DryRun = False,
-    step: Step = False,
-    batch: Batch = False,
-    quiet: Quiet = False,
-    json: Json = False,
 ) -> None:
     """Connect a process to a network; prints its address."""
-    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json, shows=True)
     if sum(given is not None for given in (pid, netns, container)) != 1:
         raise BadInput(
             "which process? give one of --pid, --netns and --container", "netwrap connect --net NETWORK --pid PID"
@@ -99,55 +91,40 @@ def _show(m: Mode, endpoint: model.Endpoint) -> None:
         print(endpoint.ip, flush=True)
 
 
+@changes()
 def disconnect(
-    ctx: typer.Context,
+    m: Mode,
     name: Annotated[str | None, typer.Argument(help="The container's name.", autocompletion=complete_container)] = None,
     pid: Annotated[int | None, typer.Option(help="Its process, instead of its name.")] = None,
     net: SomeNet = None,
-    dry_run: DryRun = False,
-    step: Step = False,
-    batch: Batch = False,
-    quiet: Quiet = False,
-    json: Json = False,
 ) -> None:
     """Disconnect a container from a network, or from all of its networks."""
-    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
     if (name is None) == (pid is None):
         raise BadInput("which container? give its name or --pid", "netwrap ps")
     verbs.disconnect(m, name, pid, net)
 
 
+@changes()
 def publish(
-    ctx: typer.Context,
+    m: Mode,
     name: Name,
     specs: Specs,
     net: SomeNet = None,
-    dry_run: DryRun = False,
-    step: Step = False,
-    batch: Batch = False,
-    quiet: Quiet = False,
-    json: Json = False,
 ) -> None:
     """Publish ports of a container on the host."""
-    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
     verbs.publish(m, name, _ports(specs), net)
 
 
+@changes()
 def unpublish(
-    ctx: typer.Context,
+    m: Mode,
     name: Name,
     specs: Annotated[
         list[str], typer.Argument(metavar="SPEC...", help="As published.", autocompletion=complete_published)
     ],
     net: SomeNet = None,
-    dry_run: DryRun = False,
-    step: Step = False,
-    batch: Batch = False,
-    quiet: Quiet = False,
-    json: Json = False,
 ) -> None:
     """Take published ports back."""
-    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
     verbs.unpublish(m, name, _ports(specs), net)
 
 
@@ -162,8 +139,9 @@ def ps(ctx: typer.Context, json: Json = False) -> None:
     print(table(head, [[*(e[k] for k in keys), " ".join(e["ports"]), e["state"]] for e in found]))
 
 
+@changes()
 def run(
-    ctx: typer.Context,
+    m: Mode,
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command with its words.")],
     net: Net,
     name: NewName = None,
@@ -171,14 +149,8 @@ def run(
     detach: Annotated[
         bool, typer.Option("-d", "--detach", help="In the background; prints its name. Its output goes nowhere.")
     ] = False,
-    dry_run: DryRun = False,
-    step: Step = False,
-    batch: Batch = False,
-    quiet: Quiet = False,
-    json: Json = False,
 ) -> None:
     """Run a command in new net, mount, pid and uts namespaces; its network is taken down at its end."""
-    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
     wish = ConnectWish(net, name=model.container_name(name) if name is not None else None, ports=_ports(publish or []))
     raise typer.Exit(supervise.run(m, wish, command, detach=detach))
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from netwrap import app as verbs
-from netwrap.cli.common import Batch, DryRun, Json, Quiet, Step, mode
-from netwrap.desk import talk
+from netwrap.cli.common import Json, changes, mode
+from netwrap.desk import Mode, talk
 from netwrap.views import documents
 from netwrap.views.table import table
 
@@ -34,18 +34,13 @@ def log(
         print(table(("N", "STATE", "COMMAND"), rows))
 
 
+@changes()
 def undo(
-    ctx: typer.Context,
+    m: Mode,
     number: Number = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about what was built upon it.")] = False,
-    dry_run: DryRun = False,
-    step: Step = False,
-    batch: Batch = False,
-    quiet: Quiet = False,
-    json: Json = False,
 ) -> None:
     """Undo the last operation that built something, or that one and what was built upon it."""
-    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
     verbs.undo(m, number, lambda question: yes or _confirm(question), talk)
 
 

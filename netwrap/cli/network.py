@@ -8,7 +8,8 @@ import typer
 
 from netwrap import app as verbs
 from netwrap import model
-from netwrap.cli.common import Batch, DryRun, Json, Quiet, Step, complete_driver, complete_network, mode
+from netwrap.cli.common import Json, changes, complete_driver, complete_network, mode
+from netwrap.desk import Mode
 from netwrap.plan import NetworkWish
 from netwrap.views.documents import dumps
 from netwrap.views.table import table
@@ -18,8 +19,9 @@ Name = Annotated[str, typer.Argument(help="The network's name.", autocompletion=
 
 
 @app.command()
+@changes(shows=True)
 def create(
-    ctx: typer.Context,
+    m: Mode,
     name: Annotated[str, typer.Argument(help="The network's name; its bridge gets it too.", show_default=False)],
     subnet: Annotated[
         str | None, typer.Option(help="CIDR; 10.0.0.1/24 makes 10.0.0.1 the gateway. Left out, a free /24 is chosen.")
@@ -31,14 +33,8 @@ def create(
     ] = None,
     mtu: Annotated[int | None, typer.Option(help="MTU in bytes; else that of the default route's link.")] = None,
     internal: Annotated[bool, typer.Option("--internal", help="No way out, and no published ports.")] = False,
-    dry_run: DryRun = False,
-    step: Step = False,
-    batch: Batch = False,
-    quiet: Quiet = False,
-    json: Json = False,
 ) -> None:
     """Create a network: a bridge with the gateway's address, forwarding rules and a way out."""
-    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json, shows=True)
     model.network_name(name)
     net, host_bits = model.subnet(subnet) if subnet is not None else (None, None)
     wish = NetworkWish(
@@ -51,8 +47,8 @@ def create(
         internal,
     )
     verbs.network_create(m, wish)
-    if not dry_run:
-        print(dumps(verbs.network_inspect(m, name)) if json else name)
+    if not m.dry_run:
+        print(dumps(verbs.network_inspect(m, name)) if m.json else name)
 
 
 @app.command(name="list")
@@ -81,21 +77,16 @@ def inspect(ctx: typer.Context, name: Name, json: Json = False) -> None:
 
 
 @app.command()
+@changes()
 def remove(
-    ctx: typer.Context,
+    m: Mode,
     names: Annotated[
         list[str], typer.Argument(metavar="NAME...", help="The networks.", autocompletion=complete_network)
     ],
     force: Annotated[bool, typer.Option("--force", help="Disconnect its containers first.")] = False,
-    dry_run: DryRun = False,
-    step: Step = False,
-    batch: Batch = False,
-    quiet: Quiet = False,
-    json: Json = False,
 ) -> None:
     """Remove networks: every step of theirs is taken back, the host's with the last one."""
-    m = mode(ctx, dry_run=dry_run, step=step, batch=batch, quiet=quiet, json=json)
     names = list(dict.fromkeys(names))
     verbs.network_remove(m, names, force=force)
-    if not dry_run:
+    if not m.dry_run:
         print("\n".join(names))
