@@ -130,19 +130,24 @@ web/net1 8080:80/tcp" "$(standing)"
     same "net2" "$(standing)"
 }
 
-@test "undo of a teardown is not offered; the hint makes it again" {
+@test "undo of a teardown is not offered; its hint is the command that makes it again" {
     container
     netwrap network create --subnet 10.0.0.1/24 net1 -q
-    netwrap connect --net net1 --pid "$PID" --name web -p 8080:80 -q
-    netwrap unpublish web 8080:80 -q # 3
-    netwrap disconnect web -q        # 4
-    netwrap network remove net1 -q   # 5
-    refused 2 "not offered" undo 3
-    [[ $ERR == *"netwrap publish"* ]]
-    refused 2 "not offered" undo 4
-    [[ $ERR == *"netwrap connect"* ]]
-    refused 2 "not offered" undo 5
-    [[ $ERR == *"netwrap network create"* ]]
+    netwrap connect --net net1 --pid "$PID" --name web --ip 10.0.0.2 -q
+    netwrap publish web 8080:80 -q
+    before=$(kernel_state)
+    for command in "unpublish web 8080:80" "disconnect web" "network remove --force net1"; do
+        # shellcheck disable=SC2086
+        netwrap $command -q
+        refused 2 "not offered" undo "$(netwrap log --json | jq '.[-1].id')"
+        again=$(sed -n 's/^hint: //p' <<<"$ERR")
+        [[ $again == "netwrap "* ]]
+        host bash -c "$again" || { echo "$command: the hint does not work: $again" >&2 && return 1; }
+        # What it stood with comes back too.
+        netwrap connect --net net1 --pid "$PID" --name web --ip 10.0.0.2 -q || [ $? -eq 2 ]
+        netwrap publish web 8080:80 -q || [ $? -eq 2 ]
+        same "$before" "$(kernel_state)"
+    done
 }
 
 @test "what undo left of an operation is undone by the matching command, and the other way round" {
