@@ -58,7 +58,7 @@ container() {
     wait_for host bash -c "[ \"\$(readlink /proc/$PID/ns/net)\" != \"\$(readlink /proc/self/ns/net)\" ] && grep -q sleep /proc/$PID/comm"
 }
 
-kernel_state() { host bash "$BATS_TEST_DIRNAME/kernel-state"; }
+kernel_state() { host python3 -B "$BATS_TEST_DIRNAME/state.py"; }
 
 # Waits until a command succeeds; a slow (emulated) machine has time.
 wait_for() {

@@ -1,4 +1,4 @@
-"""The state of the kernel as text, for the drivers beside it: a second look beside kernel-state, quicker and wider.
+"""The state of the kernel as text, for helpers.bash and the drivers beside it.
 
 All that `ip` tells of links, addresses, routes and rules, but for what changes by itself; the rules of iptables; the
 settings in net.ipv4; /run/netns: of this namespace, of every one in /run/netns and of every process here.
@@ -94,3 +94,7 @@ def _words(prefix: str, value: Any) -> Iterator[str]:
                 yield from _words(f"{prefix}{key}.", inner)
     elif value not in (None, [], {}):
         yield f"{prefix[:-1]}={json.dumps(value)}"
+
+
+if __name__ == "__main__":
+    print(kernel_state())

@@ -19,6 +19,7 @@ from netwrap.look import look, look_at_handles
 from netwrap.model import Endpoint, Netns, Publication, PublishedPort, State
 from netwrap.plan import ConnectWish, NetworkWish
 from netwrap.spawn import require, spawn
+from netwrap.steps import shell_line
 from netwrap.undo import Operation, closure
 from netwrap.views import documents
 
@@ -278,8 +279,9 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
         else:
             found = _operation(desk, number)
             if found.kind == "teardown":
-                again = " && ".join(o.command for o in desk.store.undone_by(found.id)) or "netwrap log"
-                raise BadInput(f"operation {number}, {found.title}, took down; its undo is not offered", again)
+                raise BadInput(
+                    f"operation {number}, {found.title}, took down; its undo is not offered", _again(desk, found)
+                )
             if found.state != "done":
                 say(f"operation {number}, {found.title}: {found.state} already; nothing to do")
                 return
@@ -297,6 +299,15 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
                     f"netwrap undo {found.id} --yes",
                 )
         desk.take_down(f"undo {found.id}: {found.title}", owners)
+
+
+def _again(desk: Desk, found: Operation) -> str:
+    """The commands that make again what a teardown took down."""
+    ports = [owner.partition(":")[2].split("/", 2) for owner in found.removes if owner.startswith("port:")]
+    if any(owner.partition(":")[0] in ("network", "endpoint") for owner in found.removes) or not ports:
+        return " && ".join(o.command for o in desk.store.undone_by(found.id)) or "netwrap log"
+    container, network, _ = ports[0]
+    return shell_line(["netwrap", "publish", container, *(spec for _, _, spec in ports), "--net", network])
 
 
 def _closure(desk: Desk, owners: Iterable[str]) -> frozenset[str]:

@@ -164,6 +164,8 @@ def _holds_on_link(probe: Probe, space: Space) -> bool:
             return link.up
         case "master":
             return link.master == rest[0]
+        case "mtu":
+            return link.mtu == int(rest[0])
         case "hairpin":
             return link.hairpin
         case "addr":

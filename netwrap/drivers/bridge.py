@@ -51,8 +51,12 @@ class Bridge:
         """The bridge with the gateway's address."""
         br, mac = network.bridge, mac_of("bridge", network.gateway)
         yield link.add_bridge(
-            br, mac, network.mtu, f"A bridge is a switch in the kernel: {br} joins the containers of {network.name}."
+            br, mac, f"A bridge is a switch in the kernel: {br} joins the containers of {network.name}."
         )
+        if network.mtu != 1500:
+            yield link.set_mtu(
+                br, mac, network.mtu, 1500, f"Packets on {network.name} have at most {network.mtu} bytes."
+            )
         yield addr.add(
             br, mac, network.gateway_cidr, f"{network.gateway} on the bridge makes the host the containers' gateway."
         )

@@ -8,13 +8,11 @@ from netwrap.steps import SHELL_PID, Cmd, Probe, Step
 LOOPBACK_MAC = "00:00:00:00:00:00"
 
 
-def add_bridge(name: str, mac: str, mtu: int, why: str) -> Step:
-    """Makes a bridge with its MAC, MTU and our group in one command: it bears our mark from its first moment."""
+def add_bridge(name: str, mac: str, why: str) -> Step:
+    """Makes a bridge with its MAC and our group in one command: it bears our mark from its first moment."""
     return Step(
         "link add",
-        Cmd(
-            ("ip", "link", "add", "name", name, "address", mac, *_mtu(mtu), "group", str(LINK_GROUP), "type", "bridge")
-        ),
+        Cmd(("ip", "link", "add", "name", name, "address", mac, "group", str(LINK_GROUP), "type", "bridge")),
         Cmd(("ip", "link", "del", "dev", name)),
         Probe("link", (name, mac)),
         why,
@@ -30,6 +28,17 @@ def add_veth(name: str, mac: str, peer: str, peer_mac: str, mtu: int, why: str) 
         Cmd(("ip", "link", "add", *outer, "type", "veth", "peer", *inner)),
         Cmd(("ip", "link", "del", "dev", name)),
         Probe("link", (name, mac)),
+        why,
+    )
+
+
+def set_mtu(name: str, mac: str, mtu: int, old: int, why: str) -> Step:
+    """Sets a link's MTU, in bytes. A bridge keeps one that was set; one given when it was made follows its ports."""
+    return Step(
+        "link mtu",
+        Cmd(("ip", "link", "set", "dev", name, "mtu", str(mtu))),
+        Cmd(("ip", "link", "set", "dev", name, "mtu", str(old))),
+        Probe("mtu", (name, mac, str(mtu))),
         why,
     )
 
