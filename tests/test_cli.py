@@ -231,6 +231,18 @@ def test_the_hint_for_a_teardown_of_several_is_every_command_line_that_made_them
     assert hint == f"netwrap {CREATE} && netwrap {CONNECT} && netwrap publish bird2 8081:81"
 
 
+def test_the_hint_for_an_unpublish_is_a_publish_of_its_ports(world: World) -> None:
+    world.must(CREATE)
+    world.must(f"{CONNECT} -p 8081:81")
+    world.must("publish bird2 8082:82")
+    world.must("unpublish bird2 8081:81 8082:82")
+    hint = two_lines(world.netwrap("undo 4"))[1]
+    assert hint == "netwrap publish bird2 8081:81/tcp 8082:82/tcp --net testbridge"
+    unpublished = world.state()
+    world.must(hint.removeprefix("netwrap "))
+    assert len(world.state().publications) == len(unpublished.publications) + 2
+
+
 def test_the_command_line_that_makes_things_again_is_one_that_a_shell_takes_apart_again(world: World) -> None:
     world.must(f"{CREATE} --quiet")
     world.must("connect --pid 64560 --net testbridge --name 'bird2'")

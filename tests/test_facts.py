@@ -167,7 +167,7 @@ def test_a_process_may_call_itself_what_it_likes() -> None:
 # ---- holds
 
 PROBES = {
-    "bridge": link.add_bridge("testbridge", BR_MAC, 1500, "").probe,
+    "bridge": link.add_bridge("testbridge", BR_MAC, "").probe,
     "veth": link.add_veth(VETH, VETH_MAC, "p", "", 1500, "").probe,
     "moved": link.move("p", ETH0_MAC, NS, "eth0", "").probe,
     "up": link.set_up("testbridge", BR_MAC, "").probe,

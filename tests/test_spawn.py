@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+
 import pytest
 
-from netwrap.errors import CommandFailed, NetwrapError
-from netwrap.spawn import require, spawn, time_limit
+from netwrap.errors import CommandFailed, Interrupted, NetwrapError
+from netwrap.spawn import Signals, require, spawn, time_limit
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5", 5), ("0.5", 0.5), ("0", 30), ("-1", 30), ("soon", 30), ("", 30)])
@@ -34,3 +39,69 @@ def test_a_missing_program_is_named_with_its_package() -> None:
         require(["sh", "netwrap-no-such-program"])
     assert "'netwrap-no-such-program'" in caught.value.message
     assert caught.value.hint.startswith("sudo apt-get install ")
+
+
+# ---- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_running_command_with_its_children(number: signal.Signals) -> None:
+    begun = time.monotonic()
+    with Signals() as signals:
+        with pytest.raises(CommandFailed):
+            spawn(["sh", "-c", f"sleep 0.3; kill -{number.name[3:]} {os.getpid()}; sleep 10; sleep 10"], None, signals)
+        assert signals.caught == number
+        with pytest.raises(Interrupted, match=f"interrupted by {number.name}"):
+            signals.check()
+    assert time.monotonic() - begun < 5
+
+
+def test_a_signal_that_comes_while_the_command_is_being_started_ends_it_too() -> None:
+    """Between the fork and the moment when the handler knows the child."""
+    begun = time.monotonic()
+    with Signals() as signals, pytest.raises(CommandFailed):
+        spawn(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 5"], None, signals)
+    assert time.monotonic() - begun < 3
+
+
+def test_a_signal_is_not_lost_where_the_command_has_ended_and_left_a_child_that_holds_its_output() -> None:
+    with Signals() as signals:
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        spawn(["sh", "-c", "sleep 1.5 & exit 0"], None, signals)
+        assert signals.caught == signal.SIGTERM
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_time_limit_ends_a_child_too_that_an_ended_command_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETWRAP_TIMEOUT", "0.3")
+    begun = time.monotonic()
+    spawn(["sh", "-c", "sleep 5 & exit 0"])
+    assert time.monotonic() - begun < 3
+
+
+def test_signals_that_are_not_heeded_are_handled_by_who_did_before() -> None:
+    old, caught = signal.signal(signal.SIGTERM, lambda number, _: caught.append(number)), list[int]()
+    try:
+        with Signals(heed=False) as signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signals.check()
+        assert caught == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+def test_a_signal_that_came_when_all_was_done_is_given_to_who_handled_it_before() -> None:
+    old, caught = signal.signal(signal.SIGTERM, lambda number, _: caught.append(number)), list[int]()
+    try:
+        with Signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert caught == []
+        assert caught == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+def test_a_signal_ends_at_once_what_is_waited_for_with_nothing_half_done() -> None:
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with Signals() as signals, pytest.raises(Interrupted), signals.at_once():
+        time.sleep(10)

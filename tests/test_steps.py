@@ -32,7 +32,7 @@ from netwrap.steps import (
 )
 
 MAC, VETH_MAC, PEER_MAC = "02:6e:0a:00:00:01", "06:6e:0a:00:00:02", "0a:6e:0a:00:00:02"
-BRIDGE = link.add_bridge("br", MAC, 1500, "why")
+BRIDGE = link.add_bridge("br", MAC, "why")
 VETH = link.add_veth("veth1", VETH_MAC, "peer1", PEER_MAC, 1500, "why")
 BIRD2 = Netns("bird2", ToyKernel().processes[64560].inode)
 ATTACH = netns.attach(BIRD2, 64560, "why")
@@ -49,7 +49,7 @@ PORT = ("-p", "tcp", "-m", "tcp", "--dport", "8080", "-m", "addrtype", "--dst-ty
 # A step, and the steps before it.
 STEPS: dict[str, tuple[list[Step], Step]] = {
     "add_bridge": ([], BRIDGE),
-    "add_bridge with an MTU": ([], link.add_bridge("br", MAC, 1400, "why")),
+    "set_mtu": ([BRIDGE], link.set_mtu("br", MAC, 1400, 1500, "why")),
     "add_veth": ([], VETH),
     "add_veth with an MTU": ([], link.add_veth("veth1", VETH_MAC, "peer1", PEER_MAC, 9000, "why")),
     "set_up": ([BRIDGE], link.set_up("br", MAC, "why")),
@@ -164,6 +164,22 @@ def test_forwarding_without_keeping_would_lose_what_a_link_had() -> None:
     assert kernel.sysctls["net.ipv4.conf.eth0.forwarding"] == "0"
 
 
+def test_a_strangers_rule_is_removed_and_said_with_the_command_that_adds_it_again() -> None:
+    rule = ("-s", "10.9.9.0/24", "!", "-i", "eth0", "-m", "comment", "--comment", "not mine", "-j", "ACCEPT")
+    kernel = after([CHAIN])
+    start = kernel.snapshot()
+    step = iptables.of_a_stranger("filter", "NETWRAP", rule)
+    assert step.undo is not None
+    kernel.do(step.undo)
+    assert holds(step.probe, kernel.everything()) is True
+    again = kernel.snapshot()
+    kernel.do(step.do)
+    assert kernel.snapshot() == start
+    kernel.run(split(step.why.partition("To add it again: ")[2]))
+    assert kernel.snapshot() == again
+    assert "-t nat" in iptables.of_a_stranger("nat", "X", rule).do.text()
+
+
 def test_a_link_bears_its_mark_from_its_first_moment() -> None:
     for step in (BRIDGE, VETH):
         words = step.do.argv
@@ -212,10 +228,14 @@ def test_the_namespaces_of_steps_are_each_told_once() -> None:
 
 
 def test_the_mtu_that_the_kernel_gives_anyway_is_not_said() -> None:
-    assert "mtu" not in BRIDGE.do.argv
-    assert link.add_bridge("br", MAC, 1400, "").do.text() == (
-        "ip link add name br address 02:6e:0a:00:00:01 mtu 1400 group 28279 type bridge"
-    )
+    assert "mtu" not in VETH.do.argv
+    assert STEPS["add_veth with an MTU"][1].do.argv.count("mtu") == 2
+
+
+def test_a_bridge_keeps_an_mtu_that_was_set_and_follows_its_ports_otherwise() -> None:
+    small = link.add_veth("veth1", VETH_MAC, "peer1", PEER_MAC, 1300, "why")
+    assert after([BRIDGE, small, MASTER]).host.links["br"].mtu == 1300
+    assert after([BRIDGE, STEPS["set_mtu"][1], small, MASTER]).host.links["br"].mtu == 1400
 
 
 @pytest.mark.parametrize(

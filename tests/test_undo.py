@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toykernel import ToyKernel
 
-from netwrap.steps import Step, iptables, link
+from netwrap.steps import NO_ROW, Step, iptables, link
 from netwrap.undo import SHARED, Entry, closure, foundation, inverse, needs, take_back
 
 STANDING = frozenset(
@@ -107,7 +109,7 @@ def test_a_foundation_is_everything_below() -> None:
 
 def _entries() -> list[Entry]:
     steps = [
-        link.add_bridge("br", "02:6e:0a:00:00:01", 1500, "why"),
+        link.add_bridge("br", "02:6e:0a:00:00:01", "why"),
         link.set_up("br", "02:6e:0a:00:00:01", "why"),
         iptables.new_chain("filter", "NETWRAP", "why"),
     ]
@@ -148,6 +150,62 @@ def test_what_is_undone_already_or_cannot_be_undone_is_not_taken_back() -> None:
         kernel.facts(),
     )
     assert (plan.steps, plan.already) == ((), ())
+
+
+def _with_a_chain(*rules: str) -> tuple[ToyKernel, list[Entry]]:
+    """A chain with a rule of ours in it, and rules of others."""
+    steps = [
+        iptables.new_chain("filter", "NETWRAP", "why"),
+        iptables.append("filter", "NETWRAP", "n", ("-i", "eth0"), ("ACCEPT",), "why"),
+    ]
+    kernel = ToyKernel()
+    for step in steps:
+        kernel.do(step.do)
+    for rule in rules:
+        kernel.run(["iptables", "-w", *rule.split()])
+    return kernel, [Entry(n, 1, "done", replace(step, owner="host")) for n, step in enumerate(steps, 7)]
+
+
+def test_a_strangers_rule_is_removed_right_before_its_chain_and_is_of_no_row() -> None:
+    kernel, entries = _with_a_chain("-A NETWRAP -o eth0 -j DROP", "-I NETWRAP -s 10.9.9.0/24 -j RETURN")
+    plan = take_back("undo", entries, kernel.facts())
+    assert [step.do.text() for step in plan.steps] == [
+        "iptables -w -D NETWRAP -i eth0 -m comment --comment netwrap:n -j ACCEPT",
+        "iptables -w -D NETWRAP -s 10.9.9.0/24 -j RETURN",
+        "iptables -w -D NETWRAP -o eth0 -j DROP",
+        "iptables -w -X NETWRAP",
+    ]
+    assert [step.inverts for step in plan.steps] == [8, NO_ROW, NO_ROW, 7]
+    assert {step.owner for step in plan.steps[1:3]} == {"host"}
+    for step in plan.steps:
+        kernel.do(step.do)
+    assert ("filter", "NETWRAP") not in kernel.tables.chains
+
+
+def test_a_rule_of_ours_is_no_strangers_however_it_is_printed() -> None:
+    kernel, entries = _with_a_chain()
+    (rule,) = kernel.tables.chains["filter", "NETWRAP"]
+    kernel.tables.chains["filter", "NETWRAP"] = [(*rule[2:6], *rule[:2], *rule[6:])]
+    plan = take_back("undo", entries, kernel.facts())
+    assert [step.inverts for step in plan.steps] == [8, 7]
+
+
+def test_strangers_rules_of_a_chain_that_stays_or_was_no_chain_of_ours_are_left_alone() -> None:
+    kernel, entries = _with_a_chain("-A NETWRAP -o eth0 -j DROP", "-A FORWARD -i eth0 -j ACCEPT")
+    assert [step.inverts for step in take_back("undo", entries[1:], kernel.facts()).steps] == [8]
+
+
+def test_where_rules_cannot_be_seen_no_strangers_rule_is_known() -> None:
+    kernel, entries = _with_a_chain("-A NETWRAP -o eth0 -j DROP")
+    unseen = replace(kernel.facts(), rules={}, rules_seen=False)
+    assert [step.inverts for step in take_back("undo", entries, unseen).steps] == [8, 7]
+
+
+def test_a_rule_of_ours_that_somebody_has_added_again_does_not_keep_its_chain() -> None:
+    kernel, entries = _with_a_chain("-A NETWRAP -i eth0 -m comment --comment netwrap:n -j ACCEPT")
+    for step in take_back("undo", entries, kernel.facts()).steps:
+        kernel.do(step.do)
+    assert ("filter", "NETWRAP") not in kernel.tables.chains
 
 
 def test_the_inverse_of_an_inverse_is_the_step_again() -> None:

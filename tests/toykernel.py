@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 from toytables import Refused, Tables, split
+from toywords import key_of, link_options, must, spelt
 
 from netwrap.errors import CommandFailed
 from netwrap.facts import Facts, Link, Listener, Route, Space
@@ -35,6 +36,7 @@ class ToyLink:
     master: str | None = None
     group: str = "default"
     mtu: int = 1500
+    mtu_is_set: bool = False
     hairpin: bool = False
     altnames: tuple[str, ...] = ()
     peer: ToyLink | None = None
@@ -66,7 +68,7 @@ class ToyKernel:
         self.handles: dict[str, int] = {}
         self.processes = {1: Process(1, 10, HOST, 1)}
         self.tables = Tables()
-        self.sysctls = {_key(n, setting): old for n in ("all", "default", "lo") for setting, old in SETTINGS.items()}
+        self.sysctls = {key_of(n, setting): old for n in ("all", "default", "lo") for setting, old in SETTINGS.items()}
         self.listeners: set[Listener] = set()
         self.boot_id = "0b00f1d0-0000-4000-8000-000000000001"
         self.log: list[tuple[str, ...]] = []
@@ -118,13 +120,19 @@ class ToyKernel:
             "rules": {place: tuple(rules) for place, rules in self.tables.chains.items()},
             "namespaces": {
                 inode: (
-                    {n: {**vars(li), "peer": li.peer.name if li.peer else None} for n, li in ns.links.items()},
+                    {n: self._told(li) for n, li in ns.links.items()},
                     sorted(ns.addrs),
                     sorted(ns.routes + ns.connected(), key=str),
                 )
                 for inode, ns in self.namespaces.items()
             },
         }
+
+    @staticmethod
+    def _told(link: ToyLink) -> dict[str, Any]:
+        told = {**vars(link), "peer": link.peer.name if link.peer else None}
+        del told["mtu_is_set"]  # nobody can ask the kernel for it
+        return told
 
     def end_process(self, pid: int) -> None:
         """A process ends; its namespace goes with it, unless a handle keeps it."""
@@ -133,7 +141,7 @@ class ToyKernel:
         self._collect(inode)
 
     def read_sysctl(self, key: str) -> str | None:
-        return self.sysctls.get(_spelt(key))
+        return self.sysctls.get(spelt(key))
 
     def netns_inode(self, name: str) -> int | None:
         return self.handles.get(name)
@@ -189,7 +197,7 @@ class ToyKernel:
     def _ip(self, words: list[str]) -> None:
         ns = self.host
         if words[0] == "-n":
-            _must(words[1] in self.handles, f'Cannot open network namespace "{words[1]}"')
+            must(words[1] in self.handles, f'Cannot open network namespace "{words[1]}"')
             ns, words = self.namespaces[self.handles[words[1]]], words[2:]
         match words:
             case ["link", "add", *rest]:
@@ -211,14 +219,15 @@ class ToyKernel:
 
     def _link_add(self, ns: Namespace, words: list[str]) -> None:
         at = words.index("type")
-        ours, kind, rest = _options(words[:at]), words[at + 1], words[at + 2 :]
+        ours, kind, rest = link_options(words[:at]), words[at + 1], words[at + 2 :]
         made = [ToyLink(kind=kind, **ours)]
         if kind == "veth":
             assert rest[0] == "peer"
-            made.append(ToyLink(kind=kind, **_options(rest[1:])))
+            made.append(ToyLink(kind=kind, **link_options(rest[1:])))
             made[0].peer, made[1].peer = made[1], made[0]
         else:
             assert (kind, rest) == ("bridge", [])
+            assert "mtu" not in ours, "a bridge does not keep an MTU that is given when it is made"
         for link in made:
             self._must_be_free(ns, link.name)
         for link in made:
@@ -228,7 +237,7 @@ class ToyKernel:
         ns.links[link.name] = link
         if ns is self.host:
             for setting in SETTINGS:
-                self.sysctls[_key(link.name, setting)] = self.sysctls[_key("default", setting)]
+                self.sysctls[key_of(link.name, setting)] = self.sysctls[key_of("default", setting)]
 
     def _forget(self, ns: Namespace, name: str) -> None:
         """A link leaves a namespace, and its addresses, routes, ports and settings with it."""
@@ -239,12 +248,19 @@ class ToyKernel:
         for port in ns.links.values():
             if port.master == name:
                 port.master, port.hairpin = None, False
+        self._follow(ns)
         if ns is self.host:
             for setting in SETTINGS:
-                del self.sysctls[_key(name, setting)]
+                del self.sysctls[key_of(name, setting)]
+
+    def _follow(self, ns: Namespace) -> None:
+        """A bridge whose MTU nobody has set has that of its smallest port (br_mtu_auto_adjust() in net/bridge)."""
+        for bridge in ns.links.values():
+            if bridge.kind == "bridge" and not bridge.mtu_is_set:
+                bridge.mtu = min((li.mtu for li in ns.links.values() if li.master == bridge.name), default=1500)
 
     def _link_del(self, ns: Namespace, link: ToyLink) -> None:
-        _must(link.kind != "", "RTNETLINK answers: Operation not supported")
+        must(link.kind != "", "RTNETLINK answers: Operation not supported")
         self._forget(ns, link.name)
         if link.peer is not None:
             other = next(n for n in self.namespaces.values() if link.peer in n.links.values())
@@ -260,14 +276,18 @@ class ToyKernel:
                 link.up = False
                 ns.routes = [r for r in ns.routes if r.dev != link.name]
             case ["master", bridge]:
-                _must(self._link(ns, bridge).kind == "bridge", "RTNETLINK answers: Operation not supported")
-                _must(link.master is None, "the toy kernel's own: it has a master already")
+                must(self._link(ns, bridge).kind == "bridge", "RTNETLINK answers: Operation not supported")
+                must(link.master is None, "the toy kernel's own: it has a master already")
                 link.master = bridge
+                self._follow(ns)
             case ["nomaster"]:
-                _must(link.master is not None, "the toy kernel's own: it has no master")
+                must(link.master is not None, "the toy kernel's own: it has no master")
                 link.master, link.hairpin = None, False
+                self._follow(ns)
+            case ["mtu", value]:
+                link.mtu, link.mtu_is_set = int(value), True
             case ["type", "bridge_slave", "hairpin", ("on" | "off") as value]:
-                _must(link.master is not None, "RTNETLINK answers: Operation not supported")
+                must(link.master is not None, "RTNETLINK answers: Operation not supported")
                 link.hairpin = value == "on"
             case ["netns", where, "name", name]:
                 target = self._target(where)
@@ -284,17 +304,17 @@ class ToyKernel:
             return self.namespaces[self.handles[where]]
         if where in ("$$", str(os.getpid())):
             return self.host
-        _must(where.isdigit() and int(where) in self.processes, f'Error: argument "{where}" is wrong: Invalid "netns"')
+        must(where.isdigit() and int(where) in self.processes, f'Error: argument "{where}" is wrong: Invalid "netns"')
         return self.namespaces[self.processes[int(where)].inode]
 
     def _link(self, ns: Namespace, name: str) -> ToyLink:
-        _must(name in ns.links, f'Cannot find device "{name}"')
+        must(name in ns.links, f'Cannot find device "{name}"')
         return ns.links[name]
 
     def _must_be_free(self, ns: Namespace, name: str) -> None:
         assert 1 <= len(name) <= 15, f"no interface name: {name}"
         taken = any(name == li.name or name in li.altnames for li in ns.links.values())
-        _must(not taken, "RTNETLINK answers: File exists")
+        must(not taken, "RTNETLINK answers: File exists")
 
     # ip addr, ip route, ip netns, sysctl
 
@@ -303,39 +323,39 @@ class ToyKernel:
         IPv4Interface(cidr)
         pair = (link.name, cidr)
         if how == "add":
-            _must(pair not in ns.addrs, "RTNETLINK answers: File exists")
+            must(pair not in ns.addrs, "RTNETLINK answers: File exists")
             ns.addrs.append(pair)
         else:
             assert how == "del"
-            _must(pair in ns.addrs, "RTNETLINK answers: Cannot assign requested address")
+            must(pair in ns.addrs, "RTNETLINK answers: Cannot assign requested address")
             ns.addrs.remove(pair)
 
     def _default_route(self, ns: Namespace, how: str, gateway: str, link: ToyLink) -> None:
         route = Route("default", link.name, gateway)
         if how == "add":
-            _must(link.up, "RTNETLINK answers: Network is down")
+            must(link.up, "RTNETLINK answers: Network is down")
             reachable = any(
                 IPv4Address(gateway) in IPv4Interface(r.dst).network for r in ns.connected() if r.dev == link.name
             ) or (link.name == "eth0" and ns is self.host)
-            _must(reachable, "Error: Nexthop has invalid gateway.")
-            _must(all(r.dst != "default" for r in ns.routes), "RTNETLINK answers: File exists")
+            must(reachable, "Error: Nexthop has invalid gateway.")
+            must(all(r.dst != "default" for r in ns.routes), "RTNETLINK answers: File exists")
             ns.routes.append(route)
         else:
             assert how == "del"
-            _must(route in ns.routes, "RTNETLINK answers: No such process")
+            must(route in ns.routes, "RTNETLINK answers: No such process")
             ns.routes.remove(route)
 
     def _netns(self, words: list[str]) -> None:
         match words:
             case ["attach", name, pid]:
-                _must(name not in self.handles, f'Cannot create namespace file "/run/netns/{name}": File exists')
-                _must(int(pid) in self.processes, f"Invalid PID: {pid}")
+                must(name not in self.handles, f'Cannot create namespace file "/run/netns/{name}": File exists')
+                must(int(pid) in self.processes, f"Invalid PID: {pid}")
                 self.handles[name] = self.processes[int(pid)].inode
             case ["add", name]:
-                _must(name not in self.handles, f'Cannot create namespace file "/run/netns/{name}": File exists')
+                must(name not in self.handles, f'Cannot create namespace file "/run/netns/{name}": File exists')
                 self.handles[name] = self._new_namespace()
             case ["del", name]:
-                _must(name in self.handles, f'Cannot remove namespace file "/run/netns/{name}": No such file')
+                must(name in self.handles, f'Cannot remove namespace file "/run/netns/{name}": No such file')
                 self._collect(self.handles.pop(name))
             case _:
                 raise AssertionError(f"unknown: ip netns {words}")
@@ -355,14 +375,14 @@ class ToyKernel:
         del self.namespaces[inode]
 
     def _sysctl(self, key: str, value: str) -> None:
-        key = _spelt(key)
-        _must(key in self.sysctls, f"sysctl: cannot stat /proc/sys/{key.replace('.', '/')}: No such file", 255)
+        key = spelt(key)
+        must(key in self.sysctls, f"sysctl: cannot stat /proc/sys/{key.replace('.', '/')}: No such file", 255)
         changes = self.sysctls[key] != value
         self.sysctls[key] = value
         if key == "net.ipv4.conf.all.forwarding" and changes:  # inet_forward_change() in net/ipv4/devinet.c
             self.sysctls["net.ipv4.conf.all.accept_redirects"] = "0" if value == "1" else "1"
             for name in ("default", *self.host.links):
-                self.sysctls[_key(name, "forwarding")] = value
+                self.sysctls[key_of(name, "forwarding")] = value
 
     def _space(self, ns: Namespace) -> Space:
         links = {
@@ -370,30 +390,3 @@ class ToyKernel:
             for name, li in ns.links.items()
         }
         return Space(links, frozenset(ns.addrs), tuple(ns.routes + ns.connected()))
-
-
-def _options(words: list[str]) -> dict[str, Any]:
-    found = dict(zip(words[::2], words[1::2], strict=True))
-    assert set(found) <= {"name", "address", "mtu", "group"}, f"unknown words: {words}"
-    options: dict[str, Any] = {"name": found["name"], "mac": found["address"]}
-    if "mtu" in found:
-        options["mtu"] = int(found["mtu"])
-    if "group" in found:
-        options["group"] = found["group"]
-    return options
-
-
-def _key(name: str, setting: str) -> str:
-    return f"net/ipv4/conf/{name}/{setting}" if "." in name else f"net.ipv4.conf.{name}.{setting}"
-
-
-def _spelt(key: str) -> str:
-    """One spelling of a key; a link's name with a dot needs slashes (sysctl(8))."""
-    *head, name, setting = key.split("/" if "/" in key else ".")
-    assert head == ["net", "ipv4", "conf"], f"unknown setting {key}"
-    return _key(name, setting)
-
-
-def _must(holds: bool, message: str, code: int = 2) -> None:
-    if not holds:
-        raise Refused(message, code)
