@@ -192,19 +192,6 @@ bridges_filtered() { host sysctl -q "net.bridge.bridge-nf-call-iptables=$1"; }
     same "$before" "$(kernel_state)"
 }
 
-@test "after unpublish a udp flow that was going on does not go on" {
-    host sh -c 'command -v conntrack' || skip "conntrack is not installed"
-    around
-    testbridge
-    serve "$C1" udp 0.0.0.0 80 c1
-    serve "$C2" udp 0.0.0.0 80 c2
-    netwrap publish --quiet c1 8080:80/udp
-    [ "$(ask "$LAN" udp 192.168.50.1 8080 60 5353)" = "c1 80 192.168.50.2" ] # from the same port 5353 each time
-    netwrap unpublish --quiet c1 8080:80/udp
-    netwrap publish --quiet c2 8080:80/udp
-    [ "$(ask "$LAN" udp 192.168.50.1 8080 60 5353)" = "c2 80 192.168.50.2" ]
-}
-
 @test "networks are apart: only a published port leads from one to the other" {
     local before
     around
