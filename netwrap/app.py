@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from netwrap import drivers as registry
 from netwrap import health, plan
-from netwrap.attend import IGNORED_BY_PYTHON
 from netwrap.desk import Desk, Mode, changing, need_root, reading
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
 from netwrap.facts import Facts
+from netwrap.init import IGNORED_BY_PYTHON
 from netwrap.look import look, look_at_handles
 from netwrap.model import Endpoint, Netns, Publication, PublishedPort, State
 from netwrap.plan import ConnectWish, NetworkWish
@@ -155,7 +156,7 @@ def publish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: st
         endpoint, container = _endpoints(state, name, network)[0], state.container(name)
         seen = desk.look([container.pid] if container.pid else ())
         if health.is_gone(container, seen):
-            raise BadInput(f"{name} is gone: its process has ended", f"netwrap disconnect {name}")
+            raise BadInput(f"container {name!r} is gone", f"netwrap disconnect {name}")
         desk.carry_out(plan.publish(endpoint, ports, seen, state), seen)
 
 
@@ -247,7 +248,7 @@ def drivers() -> list[str]:
 def operations(mode: Mode) -> list[dict[str, Any]]:
     """The log as documents, oldest first."""
     with reading(mode) as desk:
-        return [documents.operation(o) for o in desk.store.operations()]
+        return [documents.operation(o, _local_time(o.at)) for o in desk.store.operations()]
 
 
 def operation(mode: Mode, number: int) -> dict[str, Any]:
@@ -257,7 +258,13 @@ def operation(mode: Mode, number: int) -> dict[str, Any]:
         entries = desk.store.entries(op=number)
         if found.kind == "teardown":
             entries.reverse()
-        return documents.operation(found) | {"steps": [documents.step(n, found, e) for n, e in enumerate(entries, 1)]}
+        return documents.operation(found, _local_time(found.at)) | {
+            "steps": [documents.step(n, found, e) for n, e in enumerate(entries, 1)]
+        }
+
+
+def _local_time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def _operation(desk: Desk, number: int) -> Operation:
@@ -306,8 +313,10 @@ def _again(desk: Desk, found: Operation) -> str:
     ports = [owner.partition(":")[2].split("/", 2) for owner in found.removes if owner.startswith("port:")]
     if any(owner.partition(":")[0] in ("network", "endpoint") for owner in found.removes) or not ports:
         return " && ".join(o.command for o in desk.store.undone_by(found.id)) or "netwrap log"
-    container, network, _ = ports[0]
-    return shell_line(["netwrap", "publish", container, *(spec for _, _, spec in ports), "--net", network])
+    places: dict[tuple[str, str], list[str]] = {}
+    for container, network, spec in ports:
+        places.setdefault((container, network), []).append(spec)
+    return " && ".join(shell_line(["netwrap", "publish", c, *specs, "--net", n]) for (c, n), specs in places.items())
 
 
 def _closure(desk: Desk, owners: Iterable[str]) -> frozenset[str]:

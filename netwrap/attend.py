@@ -15,9 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from netwrap.init import FORWARDED, TERMINAL
-
-IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+from netwrap.init import FORWARDED, IGNORED_BY_PYTHON, TERMINAL
 
 
 def background(words: Sequence[str]) -> int:

@@ -152,7 +152,7 @@ class Desk:
         try:
             self._finish(op, entries, again(), "rolled back", self._plain_runner(None), Log(self.store, op))
         except StateFailed:  # the operation stays in the journal as running: the next command looks after it again
-            execute.execute_all(again(), self._plain_runner(None), NoLog(), self._looker(_inside(entries)))
+            _say_left(execute.execute_all(again(), self._plain_runner(None), NoLog(), self._looker(_inside(entries))))
             raise
 
     # Taking down
@@ -223,10 +223,7 @@ class Desk:
             return
         standing = foundation(step.owner for step, _ in left)
         self.store.end(op, "failed", undone=undone, removes=set(plan.removes) - standing)
-        for step, failure in left:
-            talk(
-                f"left: {step.probe.kind} {' '.join(step.probe.key)}: {failure.how}\n  remove it with: {step.do.text()}"
-            )
+        _say_left(left)
         counted = f"{len(left)} of {len(plan.steps)} steps could not be taken back"
         raise LeftBehind(f"{plan.title}: {counted}", f"netwrap log {op}")
 
@@ -265,6 +262,11 @@ class Desk:
     def _say_already(self, plan: Plan) -> None:
         for sentence in plan.already:
             self.say(f"# {sentence}")
+
+
+def _say_left(left: Iterable[tuple[Step, CommandFailed]]) -> None:
+    for step, failure in left:
+        talk(f"left: {step.probe.kind} {' '.join(step.probe.key)}: {failure.how}\n  remove it with: {step.do.text()}")
 
 
 def _inside(entries: Iterable[Entry]) -> tuple[Netns, ...]:
@@ -331,7 +333,7 @@ def _refuse_other_host(store: Store) -> None:
     if machine[0] == boot_id() and machine[1] != own_namespace():
         raise BadInput(
             f"the objects in {store.path} stand in network namespace {machine[1]}, and this one is {own_namespace()}",
-            "use another state here: netwrap --state-dir DIR …",
+            "netwrap --state-dir DIR …  # another state for this namespace",
         )
 
 

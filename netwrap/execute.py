@@ -12,11 +12,11 @@ from typing import Protocol
 
 from netwrap.errors import CommandFailed, Interrupted
 from netwrap.facts import Facts, holds
+from netwrap.look import NETNS_DIR, netns_inode, read_sysctl
 from netwrap.model import Netns
 from netwrap.spawn import Signals, spawn
 from netwrap.steps import SHELL_PID, Cmd, Plan, Step, shell_line
 
-NETNS_DIR = "/run/netns"
 Say = Callable[[str], None]
 
 
@@ -41,14 +41,6 @@ class Runner(Protocol):
 
 
 # ---- spawning
-
-
-def netns_inode(name: str) -> int | None:
-    """The inode of a handle in /run/netns; None where there is none."""
-    try:
-        return os.stat(f"{NETNS_DIR}/{name}").st_ino
-    except OSError:
-        return None
 
 
 # ---- runners
@@ -198,16 +190,6 @@ def restore_script(commands: Iterable[Cmd]) -> str:
             table, words = words[1], words[2:]
         tables.setdefault(table, []).append(shell_line(words))
     return "".join(f"*{table}\n" + "".join(f"{li}\n" for li in lines) + "COMMIT\n" for table, lines in tables.items())
-
-
-def read_sysctl(key: str) -> str | None:
-    """The value of a kernel setting, from /proc/sys (proc(5)); None where there is none."""
-    path = key if "/" in key else key.replace(".", "/")
-    try:
-        with open(f"/proc/sys/{path}") as file:
-            return file.read().strip()
-    except OSError:
-        return None
 
 
 def _resolved(words: Iterable[str]) -> tuple[str, ...]:

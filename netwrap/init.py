@@ -17,6 +17,9 @@ from types import FrameType
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that are passed on. Who starts us blocks them until we can."""
 
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that a command has to have at their default again."""
+
 TERMINAL = "NETWRAP_TERMINAL"
 """In the environment, where the command is to have the terminal."""
 
@@ -69,7 +72,7 @@ def _become(command: list[str], terminal: bool) -> None:
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # taking the terminal from the background would stop us
         os.tcsetpgrp(0, os.getpgrp())
         signal.signal(signal.SIGTTOU, signal.SIG_DFL)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+    for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     try:

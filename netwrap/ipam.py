@@ -35,7 +35,7 @@ def next_address(
             return IPv4Address(candidate)
     raise NetwrapError(
         f"no address is free in {pool}: all {max(0, high - low + 1)} are in use",
-        "netwrap disconnect NAME frees one; netwrap ps shows who has them",
+        "netwrap ps  # who has them; netwrap disconnect NAME frees one",
     )
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from netwrap import facts
 from netwrap.errors import CommandFailed
-from netwrap.execute import NETNS_DIR, netns_inode
 from netwrap.facts import Facts, Space
 from netwrap.model import Netns, Process
 from netwrap.spawn import spawn
 from netwrap.steps import sysctl
 
+NETNS_DIR = "/run/netns"
 _CONF = Path("/proc/sys/net/ipv4/conf")
 
 
@@ -65,6 +65,24 @@ def process(pid: int) -> Process | None:
     except OSError:
         inode = 0
     return facts.parse_process(pid, stat, status, inode)
+
+
+def netns_inode(name: str) -> int | None:
+    """The inode of a handle in /run/netns; None where there is none."""
+    try:
+        return os.stat(f"{NETNS_DIR}/{name}").st_ino
+    except OSError:
+        return None
+
+
+def read_sysctl(key: str) -> str | None:
+    """The value of a kernel setting, from /proc/sys (proc(5)); None where there is none."""
+    path = key if "/" in key else key.replace(".", "/")
+    try:
+        with open(f"/proc/sys/{path}") as file:
+            return file.read().strip()
+    except OSError:
+        return None
 
 
 def boot_id() -> str:

@@ -262,12 +262,16 @@ def mac_address(text: str) -> str:
 
 def ip_address(text: str, what: str = "address") -> IPv4Address:
     """Parses an IPv4 address. Errors: BadInput."""
+    hint = {
+        "address": "netwrap connect --net NETWORK --pid PID --ip 10.0.0.2",
+        "gateway": "netwrap network create --subnet 10.0.0.0/24 --gateway 10.0.0.1 NAME",
+    }.get(what, "netwrap publish NAME 127.0.0.1:8080:80")
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:
-        raise BadInput(f"{what} {text!r} is no IP address", "use the form 10.0.0.2") from None
+        raise BadInput(f"{what} {text!r} is no IP address", hint) from None
     if not isinstance(ip, IPv4Address):
-        raise BadInput(f"{what} {text!r} is IPv6, which netwrap does not do yet", "use the form 10.0.0.2")
+        raise BadInput(f"{what} {text!r} is IPv6, which netwrap does not do yet", hint)
     return ip
 
 
@@ -299,7 +303,10 @@ def address_range(text: str) -> IPv4Network:
     try:
         return IPv4Network(text)
     except ValueError as error:
-        raise BadInput(f"range {text!r} is no IPv4 CIDR: {error}", "--ip-range 10.0.0.128/25") from None
+        raise BadInput(
+            f"range {text!r} is no IPv4 CIDR: {error}",
+            "netwrap network create --subnet 10.0.0.0/24 --ip-range 10.0.0.128/25 NAME",
+        ) from None
 
 
 def usable(net: IPv4Network, ip: IPv4Address) -> bool:
@@ -309,7 +316,7 @@ def usable(net: IPv4Network, ip: IPv4Address) -> bool:
 
 def published_port(text: str) -> PublishedPort:
     """Parses [HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]. Errors: BadInput."""
-    hint = "netwrap publish NAME 127.0.0.1:8080:80/tcp, or a range: 8000-8010:80-90"
+    hint = "netwrap publish NAME 127.0.0.1:8080:80/tcp  # a range: 8000-8010:80-90"
     rest, slash, protocol = text.partition("/")
     protocol = protocol.lower() if slash else "tcp"
     if protocol not in _PROTOCOLS:

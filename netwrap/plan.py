@@ -9,7 +9,7 @@ from itertools import islice
 
 from netwrap import drivers
 from netwrap.errors import BadInput, NetwrapError
-from netwrap.facts import Facts, Space
+from netwrap.facts import Facts, Space, holds
 from netwrap.ipam import free_subnet, next_address
 from netwrap.model import (
     Container,
@@ -60,13 +60,17 @@ def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
     network = _network(wish, seen, state)
     steps = owned(network.owner, driver.create(network, seen))
     already: tuple[str, ...] = ()
-    if "host" not in state.owners:
-        steps += owned("host", driver.host(seen))
-        if not any(s.kind == "sysctl" for s in steps):
-            already = ("forwarding is on already; it stays as it is, also afterwards",)
+    steps += _shared("host", driver.host(seen), seen, state)
+    if "host" not in state.owners and not any(s.kind == "sysctl" for s in steps):
+        already = ("forwarding is on already; it stays as it is, also afterwards",)
     steps += owned(network.owner, driver.forward(network, seen))
     _refuse_existing_chains(steps, seen)
     return Plan(f"network create {network.name}", steps, already, (network,))
+
+
+def _shared(owner: str, steps: Iterable[Step], seen: Facts, state: State) -> tuple[Step, ...]:
+    """The steps of a shared object; where it stands, those that do not hold: a teardown that failed left the rest."""
+    return owned(owner, (s for s in steps if owner not in state.owners or holds(s.probe, seen) is False))
 
 
 def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
@@ -76,7 +80,7 @@ def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
     if seen.host.has_name(bridge):
         raise BadInput(
             f"an interface {bridge!r} is there already, and it is not netwrap's",
-            f"choose another name, or look at it: ip link show dev {bridge}",
+            f"ip link show dev {bridge}  # whose is it? choose another name",
         )
     subnet = wish.subnet or free_subnet(
         [net for net, _ in seen.occupied()] + [n.subnet for n in state.networks.values()]
@@ -84,14 +88,23 @@ def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
     _refuse_overlap(subnet, seen, state)
     gateway = wish.gateway or subnet.network_address + 1
     if not usable(subnet, gateway):
-        raise BadInput(f"gateway {gateway} is no host's address in {subnet}", f"--gateway {subnet.network_address + 1}")
+        raise BadInput(
+            f"gateway {gateway} is no host's address in {subnet}",
+            f"netwrap network create --subnet {subnet} --gateway {subnet.network_address + 1} {wish.name}",
+        )
     if wish.ip_range is not None and not wish.ip_range.subnet_of(subnet):
-        raise BadInput(f"range {wish.ip_range} is not inside {subnet}", f"--ip-range {next(subnet.subnets())}")
+        raise BadInput(
+            f"range {wish.ip_range} is not inside {subnet}",
+            f"netwrap network create --subnet {subnet} --ip-range {next(subnet.subnets())} {wish.name}",
+        )
     if wish.ip_range is not None and all(ip == gateway or not usable(subnet, ip) for ip in islice(wish.ip_range, 4)):
-        raise BadInput(f"range {wish.ip_range} has no address for a container", f"--ip-range {subnet}")
+        raise BadInput(
+            f"range {wish.ip_range} has no address for a container",
+            f"netwrap network create --subnet {subnet} {wish.name}",
+        )
     mtu = wish.mtu if wish.mtu is not None else seen.default_mtu()
     if not 68 <= mtu <= 65535:
-        raise BadInput(f"MTU {mtu} is not from 68 to 65535", "--mtu 1500")
+        raise BadInput(f"MTU {mtu} is not from 68 to 65535", f"netwrap network create --mtu 1500 {wish.name}")
     return Network(wish.name, wish.driver, subnet, gateway, bridge, mtu, wish.internal, wish.ip_range)
 
 
@@ -101,7 +114,7 @@ def _refuse_overlap(subnet: IPv4Network, seen: Facts, state: State) -> None:
         if subnet.overlaps(net):
             raise BadInput(
                 f"subnet {subnet} overlaps {where}; the kernel would take it and send packets astray",
-                "leave --subnet out, and a free one is chosen",
+                "netwrap network create NAME  # without --subnet a free one is chosen",
             )
 
 
@@ -111,7 +124,7 @@ def _refuse_existing_chains(steps: Iterable[Step], seen: Facts) -> None:
             table, chain = step.probe.key
             raise BadInput(
                 f"a chain {chain} is there already in the {table} table, and not by this state",
-                f"see what is in it: iptables -w -t {table} -S {chain}; or use its state: netwrap --state-dir DIR …",
+                f"iptables -w -t {table} -S {chain}  # what is in it; netwrap --state-dir DIR finds its state",
             )
 
 
@@ -153,12 +166,9 @@ def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, s
             "netwrap network create NAME, without --internal",
         )
     driver = drivers.load(network.driver)
-    steps: tuple[Step, ...] = ()
-    if f"published:{network.name}" not in state.owners:
-        steps += owned(f"published:{network.name}", driver.publishing(network, seen))
-    hairpin = f"hairpin:{endpoint.container}/{endpoint.network}"
-    if hairpin not in state.owners:
-        steps += owned(hairpin, driver.hairpin(endpoint))
+    place = f"{endpoint.container}/{endpoint.network}"
+    steps = _shared(f"published:{network.name}", driver.publishing(network, seen), seen, state)
+    steps += _shared(f"hairpin:{place}", driver.hairpin(endpoint), seen, state)
     publications = []
     for number, port in enumerate(ports):
         _refuse_taken(port, ports[:number], seen, state)
@@ -180,7 +190,7 @@ def _refuse_down(network: Network, seen: Facts) -> None:
 def _address(wish: ConnectWish, network: Network, taken: set[IPv4Address], state: State) -> IPv4Address:
     if wish.ip is None:
         return next_address(network.subnet, taken, state.last.get(network.name), network.ip_range)
-    hint = f"leave --ip out, and a free address of {network.subnet} is chosen"
+    hint = f"netwrap connect --net {network.name} --pid PID  # without --ip a free address is chosen"
     if not usable(network.subnet, wish.ip):
         raise BadInput(f"address {wish.ip} is no host's address in {network.subnet}", hint)
     if wish.ip == network.gateway:
@@ -206,7 +216,7 @@ def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) ->
         what = f"process {wish.pid}" if wish.pid else f"namespace {wish.netns!r}"
         raise BadInput(
             f"{what} lives in the host's own network namespace",
-            "start the process in one of its own: unshare --net COMMAND, or: netwrap run --net NAME -- COMMAND",
+            f"netwrap run --net {wish.network} -- COMMAND  # or start the process with: unshare --net COMMAND",
         )
     for known in state.containers.values():
         if _is_same(found, known):
@@ -218,17 +228,17 @@ def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) ->
             if wish.name not in (None, known.name):
                 raise BadInput(
                     f"name {wish.name!r}: this process is connected as {known.name!r} already",
-                    f"leave --name out, or: netwrap disconnect {known.name}",
+                    f"netwrap disconnect {known.name}  # or leave --name out",
                 )
             return known, False
     if found.name in state.containers:
         raise BadInput(
-            f"a container {found.name!r} exists", f"choose another --name, or: netwrap disconnect {found.name}"
+            f"a container {found.name!r} exists", f"netwrap disconnect {found.name}  # or choose another --name"
         )
     if found.ours and found.name in seen.handles:
         raise BadInput(
             f"a namespace {found.name!r} is there already in /run/netns, and it is not netwrap's",
-            f"choose another --name, or connect it: netwrap connect --netns {found.name} --net {wish.network}",
+            f"netwrap connect --netns {found.name} --net {wish.network}  # or choose another --name",
         )
     return found, True
 
@@ -245,7 +255,7 @@ def _is_same(found: Container, known: Container) -> bool:
 def _by_pid(pid: int, name: str | None, seen: Facts) -> Container:
     process = seen.processes.get(pid)
     if process is None:
-        raise BadInput(f"no process {pid}", "ps -e lists the processes")
+        raise BadInput(f"no process {pid}", "ps -e")
     if process.tgid != pid:
         raise BadInput(f"{pid} is a thread of process {process.tgid}", f"netwrap connect --pid {process.tgid} …")
     name = name or f"c-{digest(seen.boot_id, pid, process.starttime)}"
@@ -256,7 +266,10 @@ def _by_netns(handle: str, name: str | None, seen: Facts) -> Container:
     if handle not in seen.handles or not is_name(handle):
         raise BadInput(f"no namespace {handle!r} in /run/netns", "ip netns list")
     if name not in (None, handle):
-        raise BadInput(f"name {name!r}: with --netns the container is called {handle!r}", "leave --name out")
+        raise BadInput(
+            f"name {name!r}: with --netns the container is called {handle!r}",
+            f"netwrap connect --netns {handle} --net NETWORK",
+        )
     return Container(handle, seen.handles[handle], ours=False, boot_id=seen.boot_id)
 
 
@@ -282,7 +295,9 @@ def _endpoint(
             f"{container.name} is connected to {network.name} already",
             f"netwrap disconnect {container.name} --net {network.name}",
         )
-    mac = _mac(wish, network, ip, state)
+    macs = _macs(network, state)
+    mac = _mac(wish, ip, macs)
+    veth_mac = next(m for n in range(60) if (m := mac_of("veth", ip, n)) not in macs and m != mac)
     has_default = any(r.dst == "default" and r.table == "main" for r in space.routes)
     suffix = next(s for s in _suffixes(network.name, ip) if not _is_taken(s, seen))
     return Endpoint(
@@ -292,20 +307,27 @@ def _endpoint(
         mac,
         _ifname(wish, container, space, others),
         f"veth{suffix}",
-        mac_of("veth", ip),
+        veth_mac,
         f"peer{suffix}",
         default_route=not (network.internal or has_default or any(e.default_route for e in others)),
     )
 
 
-def _mac(wish: ConnectWish, network: Network, ip: IPv4Address, state: State) -> str:
+def _macs(network: Network, state: State) -> dict[str, str]:
+    """The MACs on a network's bridge, and whose they are."""
     taken = {e.mac: e.container for e in state.endpoints_of(network=network.name)}
     taken |= {e.veth_mac: e.container for e in state.endpoints_of(network=network.name)}
-    taken[mac_of("bridge", network.gateway)] = f"the bridge {network.bridge}"
+    return taken | {mac_of("bridge", network.gateway): f"the bridge {network.bridge}"}
+
+
+def _mac(wish: ConnectWish, ip: IPv4Address, taken: dict[str, str]) -> str:
     if wish.mac is None:
         return next(mac for n in range(60) if (mac := mac_of("container", ip, n)) not in taken)
     if wish.mac in taken:
-        raise BadInput(f"MAC {wish.mac} is in use by {taken[wish.mac]}", "leave --mac out, and one is chosen")
+        raise BadInput(
+            f"MAC {wish.mac} is in use by {taken[wish.mac]}",
+            f"netwrap connect --net {wish.network} --pid PID  # without --mac one is chosen",
+        )
     return wish.mac
 
 
@@ -323,7 +345,8 @@ def _ifname(wish: ConnectWish, container: Container, space: Space, others: tuple
         return next(f"eth{n}" for n in range(10_000) if f"eth{n}" not in taken and not space.has_name(f"eth{n}"))
     if wish.ifname in taken or space.has_name(wish.ifname):
         raise BadInput(
-            f"{container.name} has an interface {wish.ifname!r} already", "leave --ifname out, and one is chosen"
+            f"{container.name} has an interface {wish.ifname!r} already",
+            f"netwrap connect --net {wish.network} --pid PID  # without --ifname one is chosen",
         )
     return wish.ifname
 
@@ -333,19 +356,17 @@ def _refuse_taken(port: PublishedPort, before: tuple[PublishedPort, ...], seen: 
         if publication.port.clashes(port):
             raise BadInput(
                 f"port {port.spec}: {publication.container} publishes {publication.port.spec}",
-                f"choose another host port, or: netwrap unpublish {publication.container} {publication.port.spec}",
+                f"netwrap unpublish {publication.container} {publication.port.spec}  # or choose another host port",
             )
     if any(port.clashes(other) for other in before):
         raise BadInput(f"port {port.spec}: two ports of this command are for one host port", "netwrap publish --help")
     if port.host_ip is not None and not port.host_ip.is_loopback and port.host_ip not in seen.addresses():
-        raise BadInput(
-            f"port {port.spec}: this machine has no address {port.host_ip}", "ip -br addr lists its addresses"
-        )
+        raise BadInput(f"port {port.spec}: this machine has no address {port.host_ip}", "ip -br addr")
     for listener in seen.listeners:
         taken = PublishedPort(listener.port, listener.port, listener.protocol, 1, listener.ip)
         if port.clashes(taken):
             where = f"{listener.ip or '*'}:{listener.port}/{listener.protocol}"
             raise BadInput(
                 f"port {port.spec}: a socket of this host listens on {where}",
-                f"choose another host port, or see who listens: ss -lnp 'sport = :{listener.port}'",
+                f"ss -lnp 'sport = :{listener.port}'  # who listens; or choose another host port",
             )

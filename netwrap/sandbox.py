@@ -87,7 +87,7 @@ def _refuse_without_namespaces(user: list[str]) -> None:
     except CommandFailed as error:
         what = "user namespaces are not allowed for ordinary users here" if user else "namespaces are not allowed here"
         why = (user and _switched_off()) or error.stderr or str(error)
-        raise NetwrapError(f"{what}: {why}", "sudo netwrap sandbox, or: sudo netwrap demo") from None
+        raise NetwrapError(f"{what}: {why}", "sudo netwrap sandbox") from None
 
 
 def _switched_off() -> str:

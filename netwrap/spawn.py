@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -53,9 +53,9 @@ class Signals:
             before(self.caught, None)  # it came when all was done: who handles signals around us still wants it
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.caught is None and self.child is not None:
-            self.child.kill_group()
-        self.caught = number
+        first, self.caught = self.caught is None, number
+        if first and self.child is not None:
+            end(self.child)
         if self._at_once:
             self.check()
 
@@ -114,11 +114,13 @@ def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | Non
         )
     except (OSError, sh.ForkException):
         raise CommandFailed(line, 126, f"{words[0]} cannot be executed") from None
-    late = threading.Timer(time_limit(), child.kill_group)  # sh's own _timeout polls: 100 ms a command
+    late = threading.Timer(time_limit(), end, (child,))  # sh's own _timeout polls: 100 ms a command
     late.daemon = True
     late.start()
     if signals is not None:
         signals.child = child
+        if signals.caught is not None:  # it came while the command was being started
+            end(child)
     try:
         child.wait()
     except sh.ErrorReturnCode as error:  # its own message is cut at 750 bytes; its stderr is whole
@@ -129,6 +131,12 @@ def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | Non
         if signals is not None:
             signals.child = None
     return str(child.stdout.decode(errors="replace"))
+
+
+def end(child: Any) -> None:
+    """Ends a command with all of its process group, also where the command itself has ended already."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def missing(program: str) -> NetwrapError:

@@ -39,7 +39,7 @@ def refuse_writable_by_others(path: Path) -> None:
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in (0, os.geteuid()):
         raise BadInput(
             f"state {path} may be written by others than its owner, or is somebody else's",
-            f"ls -ld {path} shows who; where it is right otherwise: chmod go-w {path}",
+            f"ls -ld {path}  # who; where it is right otherwise: chmod go-w {path}",
         )
 
 
@@ -54,7 +54,7 @@ def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
         with readable_by_all():
             fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        hint = "choose one that can be written: netwrap --state-dir DIR …, or try it in: netwrap sandbox"
+        hint = "netwrap --state-dir DIR …  # one that can be written; or try it in: netwrap sandbox"
         raise StateFailed(f"state directory {directory}: {error.strerror}", hint) from None
     try:
         _acquire(fd, waiting)

@@ -2,7 +2,7 @@
 
 One SQLite file, `netwrap.db`, with a rollback journal: who may only read the directory can read it, which a
 WAL file would not allow (sqlite.org/wal.html, section 2). A journal row and the row of the object that it
-makes change in one transaction. The only module that writes files.
+makes change in one transaction.
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ class Store:
             raise StateFailed(f"state file {self.path}: its last write was cut off or goes on", "sudo netwrap log")
         if self.path.stat().st_size == 0:
             return self._with_schema(str(self.path) if write else ":memory:")
-        return self._connect(f"file:{_uri(self.path)}?mode={'rw' if may_write else 'ro'}")
+        db = self._connect(f"file:{_uri(self.path)}?mode={'rw' if may_write else 'ro'}")
+        if not write:  # it may roll back what a crash has left, and no more
+            db.execute("PRAGMA query_only = ON")
+        return db
 
     def _connect(self, name: str) -> sqlite3.Connection:
         db = sqlite3.connect(name, uri=name.startswith("file:"), isolation_level=None, timeout=30)
@@ -99,7 +102,7 @@ class Store:
         if version > VERSION:
             raise BadInput(
                 f"state file {self.path} is of version {version}; this netwrap knows up to {VERSION}",
-                "use the newer netwrap, or another state: netwrap --state-dir DIR …",
+                "netwrap --state-dir DIR …  # another state; or use the newer netwrap",
             )
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if version == 0 or not tables >= {"operation", "step", "object", "ipam", "machine"}:
@@ -115,17 +118,17 @@ class Store:
         except sqlite3.OperationalError as error:
             raise StateFailed(
                 f"state file {self.path}: {error}",
-                f"see whether it can be read and written: ls -ld {self.directory}; df {self.directory}",
+                f"ls -ld {self.directory}; df {self.directory}",
             ) from None
         except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
             raise BadInput(
                 f"state file {self.path} is corrupt: {error}",
-                f"keep it and begin anew: mv {self.path} {self.path}.corrupt",
+                f"mv {self.path} {self.path}.corrupt  # keeps it; the next command begins anew",
             ) from None
         except OSError as error:
             raise StateFailed(
                 f"state directory {self.directory}: {error.strerror}",
-                "choose one that can be written: netwrap --state-dir DIR …, or try it in: netwrap sandbox",
+                "netwrap --state-dir DIR …  # one that can be written; or try it in: netwrap sandbox",
             ) from None
 
     @contextlib.contextmanager

@@ -102,8 +102,11 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
 def _strangers_rules(chain: Step, ours: set[Probe], seen: Facts) -> Iterator[Step]:
     """Removes what others have put into a chain of ours: with rules in it, it cannot go."""
     table, name = chain.probe.key
+    mine = [probe.key[2:] for probe in ours if probe.kind == "rule" and probe.key[:2] == (table, name)]
     for rule in seen.rules.get((table, name), ()):
-        if not any(same_rule(rule, probe.key[2:]) for probe in ours if probe.key[:2] == (table, name)):
+        if (known := next((m for m in mine if same_rule(rule, m)), None)) is not None:
+            mine.remove(known)  # a second one like it is somebody else's
+        else:
             step = iptables.of_a_stranger(table, name, rule)
             yield replace(step, owner=chain.owner, inverts=NO_ROW)
 

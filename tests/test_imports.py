@@ -30,8 +30,8 @@ MAY_IMPORT = {
     "codec": {"steps", "model"},
     "views": {"undo", "facts", "steps", "model"},
     "spawn": {"steps", "errors"},  # of steps: shell_line, how a command is written in an error
-    "execute": {"spawn", "facts", "steps", "model", "errors"},
-    "look": {"spawn", "execute", "facts", "steps", "model", "errors"},  # of execute: /run/netns and its inodes
+    "look": {"spawn", "facts", "steps", "model", "errors"},
+    "execute": {"look", "spawn", "facts", "steps", "model", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
     "store": {"statedir", "codec", "undo", "steps", "model", "errors"},
     "desk": {
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "attend": {"init"},
     "app": {
         *("desk", "plan", "health", "look", "spawn", "undo", "views", "facts", "model", "errors"),
-        "attend",  # the signals that Python ignores: `exec` becomes the command
+        "init",  # the signals that Python ignores: `exec` becomes the command
         "drivers",  # their names, for completion
         "steps",  # shell_line: a hint that is a command
     },

@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # a fault of ours; the journal has what was done, and the next command sees to it
         if os.environ.get("NETWRAP_DEBUG"):
             raise
-        return _complain(f"{type(error).__name__}: {error}", "NETWRAP_DEBUG=1 netwrap … shows where; netwrap log", 1)
+        return _complain(f"{type(error).__name__}: {error}", "NETWRAP_DEBUG=1 netwrap …  # shows where", 1)
 
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:

@@ -72,7 +72,7 @@ def changes(*, shows: bool = False) -> Callable[[Callable[..., None]], Callable[
 
 def _state_dir(ctx: typer.Context) -> Path:
     """--state-dir, else $NETWRAP_STATE_DIR, else the default; also in completion, where no callback has run."""
-    given = ctx.find_root().params.get("state_dir")
+    given = ctx.find_root().params.get("_state_dir")
     return Path(given or os.environ.get("NETWRAP_STATE_DIR") or DEFAULT_STATE)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,9 +47,8 @@ def endpoint(found: Endpoint, container: Container, state: State, health: str) -
     }
 
 
-def operation(found: Operation) -> dict[str, Any]:
-    """A row of the log; `when` is local time."""
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.at))
+def operation(found: Operation, when: str) -> dict[str, Any]:
+    """A row of the log; `when` is its time as the user reads it."""
     return {"id": found.id, "when": when, "what": found.title, "kind": found.kind, "state": found.state}
 
 
