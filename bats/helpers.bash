@@ -13,6 +13,10 @@ ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 if [ -x "$ROOT/.venv/bin/netwrap" ]; then NETWRAP=$ROOT/.venv/bin/netwrap; else NETWRAP=$(command -v netwrap || true); fi
 
+# Long loops (cases, points of failure, random sequences) take each EVERY-th turn; scripts/test takes more of them.
+EVERY=${NETWRAP_EVERY:-8}
+export NETWRAP_EVERY=$EVERY
+
 # Starts the host; skips the test where an ordinary user may not have one.
 host_up() {
     [ -n "$NETWRAP" ] || { echo "netwrap is not installed: scripts/setup test" >&2; return 1; }
