@@ -8,10 +8,10 @@ teardown() { host_down; }
 
 # The driver "equality" runs a case in all ways, and takes back what builds something up; then its scripts are read.
 cases() {
-    local scripts=$BATS_TEST_TMPDIR/scripts file n=0 every=$(((EVERY + 1) / 2))
+    local scripts=$BATS_TEST_TMPDIR/scripts file n=0 step=$(((NETWRAP_EVERY + 1) / 2))
     mkdir "$scripts"
     for file in "$BATS_TEST_DIRNAME"/cases/"$1"*; do
-        ((n++ % every)) || printf 'equality %s %s\n' "$file" "$scripts"
+        ((n++ % step)) || printf 'equality %s %s\n' "$file" "$scripts"
     done | on_hosts
     for file in "$scripts"/*.script; do
         bash -n "$file"
