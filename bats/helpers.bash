@@ -3,7 +3,7 @@
 #   setup()    { host_up; }             a host of its own: private network, mount and pid namespaces, own /run
 #   teardown() { host_down; }
 #   host CMD…                           runs CMD on that host (as its root)
-#   netwrap …                           runs netwrap on that host
+#   netwrap …                           runs netwrap on that host, from its one entry point
 #   container                           starts a process in a network namespace of its own; sets PID
 #   kernel_state                        prints links, addresses, routes, rules, sysctls, /run/netns of every namespace
 #
@@ -13,9 +13,8 @@ ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 if [ -x "$ROOT/.venv/bin/netwrap" ]; then NETWRAP=$ROOT/.venv/bin/netwrap; else NETWRAP=$(command -v netwrap || true); fi
 
-# Long loops (cases, points of failure, random sequences) take each EVERY-th turn; scripts/test takes more of them.
-EVERY=${NETWRAP_EVERY:-8}
-export NETWRAP_EVERY=$EVERY
+# Long loops (cases, points of failure, random sequences) take each such turn; scripts/test takes more of them.
+export NETWRAP_EVERY=${NETWRAP_EVERY:-8}
 
 # Starts the host; skips the test where an ordinary user may not have one.
 host_up() {
@@ -54,7 +53,25 @@ host() {
         env PATH="$(dirname "$NETWRAP"):$PATH" NETWRAP_STATE_DIR="${STATE_DIR:-/run/netwrap}" "$@" 3>&-
 }
 
-netwrap() { host netwrap "$@"; }
+# Without the start-up of the command itself, see warm-server; `host netwrap …` is the command as a user starts it.
+netwrap() {
+    local code
+    [ -p "$BATS_TEST_TMPDIR/warm" ] || warm_up
+    ASKED=$(mktemp -d "$BATS_TEST_TMPDIR/asked.XXXXXX")
+    printf '%s\0' "$@" >"$ASKED/words"
+    PATH="$(dirname "$NETWRAP"):$PATH" NETWRAP_STATE_DIR="${STATE_DIR:-/run/netwrap}" env -0 >"$ASKED/env"
+    mkfifo "$ASKED/code"
+    echo "$ASKED" >"$BATS_TEST_TMPDIR/warm"
+    read -r -t 600 code <>"$ASKED/code"
+    cat "$ASKED/out"
+    cat "$ASKED/err" >&2
+    return "$code"
+}
+
+warm_up() {
+    host "$(dirname "$NETWRAP")/python" "$BATS_TEST_DIRNAME/warm-server" "$BATS_TEST_TMPDIR/warm" >/dev/null 2>&1 </dev/null &
+    wait_for test -p "$BATS_TEST_TMPDIR/warm"
+}
 
 # Starts a process in a network namespace of its own and sets PID to its number on the host.
 container() {
