@@ -11,11 +11,11 @@ setup() {
 
 sandbox() { "$NETWRAP" sandbox "$@" 3>&-; }
 
-# Runs a command on a terminal and answers each prompt (a line that ends in ">") with enter; $1: key for the first prompt.
+# on_a_terminal KEYS CMD…: runs CMD on a terminal and answers each prompt (a line that ends in ">"), the last key repeated.
 on_a_terminal() {
-    python3 - "$@" <<'PY'
+    timeout 600 python3 - "$@" 3>&- <<'PY'
 import os, pty, sys
-key, command = sys.argv[1], sys.argv[2:]
+keys, command = sys.argv[1].replace("enter", "\n"), sys.argv[2:]
 pid, fd = pty.fork()
 if pid == 0:
     os.execvp(command[0], command)
@@ -31,8 +31,8 @@ while True:
     seen += data
     if seen.rstrip().endswith(b">"):
         seen = b""
-        os.write(fd, key.encode() if key else b"\n")
-        key = ""
+        os.write(fd, keys[0].encode())
+        keys = keys[1:] or keys
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 PY
 }
@@ -130,12 +130,30 @@ no_process_in() {
     [ "$links" = "$(ip -o link show | cut -d: -f2)" ]
 }
 
+@test "a shell in a sandbox has the terminal, and the sandbox ends with it, also by SIGKILL" {
+    run on_a_terminal x "$NETWRAP" sandbox -- bash -ic 'exit 6'
+    [ "$status" -eq 6 ]
+    [[ $output != *"job control"* && $output != *"process group"* ]]
+    run on_a_terminal x "$NETWRAP" sandbox -- sh -c 'ps -o tpgid=,pgid= -p $$ | (read -r a b; test "$a" = "$b")'
+    [ "$status" -eq 0 ] # its group is the terminal's
+    timeout 60 python3 -c '
+import os, pty, signal, sys
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], ["netwrap", "sandbox", "--", "sh", "-c", "readlink /proc/self/ns/pid >%s.new; mv %s.new %s; sleep 100000" % ((sys.argv[2],) * 3)])
+while not os.path.exists(sys.argv[2]):
+    pass
+os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)' "$NETWRAP" "$MARK.space" 3>&-
+    wait_for no_process_in "$(cat "$MARK.space")"
+}
+
 @test "demo --step is a lesson: it explains, waits, and can be stopped" {
     run "$NETWRAP" demo --step </dev/null
     [ "$status" -eq 2 ]
     [[ ${lines[1]} == "hint: "* ]]
 
-    run on_a_terminal "" "$NETWRAP" demo --step
+    run on_a_terminal enterenterentera "$NETWRAP" demo --step
     [ "$status" -eq 0 ]
     [[ $output == *"# A bridge is a switch in the kernel"* ]]
     [[ $output == *"enter = run"* ]]

@@ -345,19 +345,19 @@ def _waiting(signals: Signals, holder: str) -> Iterator[None]:
 
 
 def read_key(prompt: str) -> str:
-    """One key from the terminal, without enter; an empty text at the end of input."""
-    with contextlib.suppress(OSError):
-        sys.stderr.write(prompt)
-        sys.stderr.flush()
+    """One key from the terminal, without enter; q where there is none any more."""
     fd = sys.stdin.fileno()
-    old = termios.tcgetattr(fd)
     try:
-        tty.setcbreak(fd, termios.TCSADRAIN)
-        key = os.read(fd, 1).decode(errors="replace")
-    except OSError:  # the terminal is gone
-        return "q"
-    finally:
-        with contextlib.suppress(termios.error):
+        old = termios.tcgetattr(fd)
+        try:
+            tty.setcbreak(fd, termios.TCSADRAIN)  # before the prompt: a quick answer has to be a key already
+            with contextlib.suppress(OSError):
+                sys.stderr.write(prompt)
+                sys.stderr.flush()
+            key = os.read(fd, 1).decode(errors="replace")
+        finally:
             termios.tcsetattr(fd, termios.TCSADRAIN, old)
+    except (OSError, termios.error):  # the terminal is gone
+        return "q"
     talk("")
     return key or "q"

@@ -31,7 +31,9 @@ def run(command: list[str]) -> int:
     child = os.fork()
     if child == 0:
         _become(command, terminal)
-    if terminal:  # in the command's process group we hear of Ctrl-C too
+    if terminal and os.getpid() != 1:  # in the command's process group we hear of Ctrl-C too
+        # Not as a namespace's first process: a group's number is in use until its last member is gone, and the kernel
+        # lets a first process end only when no other number of its namespace is in use.
         with suppress(OSError):
             os.setpgid(child, child)
             os.setpgid(0, child)
