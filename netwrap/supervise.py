@@ -142,8 +142,7 @@ def _detached(mode: Mode, name: str, attended: Attended, words: list[str]) -> in
                     os.dup2(null, fd)
                 elif os.get_inheritable(fd):  # a pipe of our starter's, who may wait for its end
                     os.close(fd)
-        _supervise(
-            replace(mode, quiet=True), name, attended, words, lambda: os.close(write) if os.write(write, b".") else None
-        )
+        with os.fdopen(write, "wb", buffering=0) as told:
+            _supervise(replace(mode, quiet=True), name, attended, words, lambda: told.write(b"."))
     finally:
         os._exit(0)
