@@ -31,10 +31,16 @@ USER = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
 needs_pid_namespace = pytest.mark.skipif(not can_make_pid_namespaces(), reason="no pid namespaces for us here")
 
 
+def block_signals() -> None:
+    """As who starts it does: the kernel keeps signals until it can pass them on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+
+
 def start(*words: str) -> subprocess.Popen[str]:
     """Starts words that say `ready`, and waits until they have."""
+    pipe = subprocess.PIPE
     process = subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, preexec_fn=block_signals
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -43,7 +49,7 @@ def start(*words: str) -> subprocess.Popen[str]:
 
 def start_sleep(*words: str) -> subprocess.Popen[bytes]:
     """Starts words that sleep, and waits until they do: a shell before its exec has handlers of its own."""
-    process = subprocess.Popen([*words, "sleep", "20"], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([*words, "sleep", "20"], stdin=subprocess.DEVNULL, preexec_fn=block_signals)
     for _ in range(1000):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         if children and Path(f"/proc/{children[0]}/comm").read_text() == "sleep\n":
