@@ -47,7 +47,7 @@ def network_remove(mode: Mode, names: list[str], *, force: bool) -> None:
                 raise BadInput(
                     f"network {name!r} is in use by {', '.join(users)}", f"netwrap network remove --force {name}"
                 )
-        desk.take_down(f"network remove {' '.join(names)}", _closure(desk, [f"network:{n}" for n in names]))
+        desk.take_down(f"network remove {' '.join(names)}", closure([f"network:{n}" for n in names], state.owners))
 
 
 def networks(mode: Mode) -> list[dict[str, Any]]:
@@ -125,11 +125,11 @@ def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | Non
         state = desk.state()
         name = name if name is not None else _name_of_pid(state, pid)
         if network is None and not state.endpoints_of(container=name):  # a teardown that failed has left it
-            desk.take_down(f"disconnect {name}", _closure(desk, [state.container(name).owner]))
+            desk.take_down(f"disconnect {name}", closure([state.container(name).owner], state.owners))
             return
         endpoints = _endpoints(state, name, network)
         networks = ", ".join(e.network for e in endpoints)
-        desk.take_down(f"disconnect {name} from {networks}", _closure(desk, [e.owner for e in endpoints]))
+        desk.take_down(f"disconnect {name} from {networks}", closure([e.owner for e in endpoints], state.owners))
 
 
 def _name_of_pid(state: State, pid: int | None) -> str:
@@ -166,7 +166,7 @@ def unpublish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: 
         state = desk.state()
         endpoints = _endpoints(state, name, network)
         owners = [_publication(state, endpoints, port).owner for port in ports]
-        desk.take_down(f"unpublish {name} {' '.join(p.spec for p in ports)}", _closure(desk, owners))
+        desk.take_down(f"unpublish {name} {' '.join(p.spec for p in ports)}", closure(owners, state.owners))
 
 
 def _publication(state: State, endpoints: Iterable[Endpoint], port: PublishedPort) -> Publication:
@@ -293,7 +293,7 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
                 say(f"operation {number}, {found.title}: {found.state} already; nothing to do")
                 return
         asked = desk.store.owners_of(found.id)
-        owners = _closure(desk, asked)
+        owners = closure(asked, desk.state().owners)
         others = sorted(o for o in owners - asked if o.partition(":")[0] in ("network", "endpoint", "port"))
         if others and not mode.dry_run:
             listing = ", ".join(others)
@@ -317,7 +317,3 @@ def _again(desk: Desk, found: Operation) -> str:
     for container, network, spec in ports:
         places.setdefault((container, network), []).append(spec)
     return " && ".join(shell_line(["netwrap", "publish", c, *specs, "--net", n]) for (c, n), specs in places.items())
-
-
-def _closure(desk: Desk, owners: Iterable[str]) -> frozenset[str]:
-    return closure(owners, desk.state().owners)

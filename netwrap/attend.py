@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from netwrap.init import FORWARDED, IGNORED_BY_PYTHON, TERMINAL
+from netwrap.init import FORWARDED, IGNORED_BY_PYTHON, TERMINAL, heeded
 
 
 def background(words: Sequence[str]) -> int:
@@ -106,8 +106,7 @@ def handling(handle: Callable[[int], None]) -> Iterator[int]:
         handle(number)
 
     old_fd = signal.set_wakeup_fd(write)
-    heeded = [n for n in FORWARDED if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]  # nohup(1)
-    old = {number: signal.signal(number, handler) for number in heeded}
+    old = {number: signal.signal(number, handler) for number in heeded(FORWARDED)}
     try:
         yield read
     finally:

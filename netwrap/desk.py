@@ -121,7 +121,7 @@ class Desk:
     def operation(self, plan: Plan) -> Iterator[int]:
         """One operation in the journal; what fails inside it is rolled back, and said with command and stderr."""
         self._require_tools(plan)
-        op = self.store.begin(plan.title, "build", _machine(), shell_line(["netwrap", *sys.argv[1:]]))
+        op = self.store.begin(plan.title, "build", _machine(), _typed())
         try:
             yield op
         except Exception as error:
@@ -171,7 +171,7 @@ class Desk:
         self._require_tools(plan)
         is_new = op is None
         if op is None:
-            op = self.store.begin(title, "teardown", _machine(), shell_line(["netwrap", *sys.argv[1:]]), owners)
+            op = self.store.begin(title, "teardown", _machine(), _typed(), owners)
         signals = self.signals if is_new else None
         runner = self._runner(plan, signals) if is_new else self._plain_runner(None)
         try:
@@ -277,6 +277,11 @@ def _machine() -> tuple[str, int]:
     return boot_id(), own_namespace()
 
 
+def _typed() -> str:
+    """The line that the user typed."""
+    return shell_line(["netwrap", *sys.argv[1:]])
+
+
 @contextlib.contextmanager
 def changing(mode: Mode, title: str) -> Iterator[Desk]:
     """The desk of a changing command, with the lock held and an earlier crash dealt with.
@@ -322,8 +327,7 @@ def reading(mode: Mode) -> Iterator[Desk]:
 def need_root(what: str = "changing links and rules") -> None:
     """Errors: NetwrapError where we are not root."""
     if os.geteuid() != 0:
-        words = shell_line(["netwrap", *sys.argv[1:]])
-        raise NetwrapError(f"{what} needs root", f"sudo {words}, or try it in: netwrap sandbox")
+        raise NetwrapError(f"{what} needs root", f"sudo {_typed()}, or try it in: netwrap sandbox")
 
 
 def _refuse_other_host(store: Store) -> None:

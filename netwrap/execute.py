@@ -40,9 +40,6 @@ class Runner(Protocol):
         """Runs one group."""
 
 
-# ---- spawning
-
-
 # ---- runners
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from types import FrameType
 
@@ -22,6 +23,11 @@ IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 TERMINAL = "NETWRAP_TERMINAL"
 """In the environment, where the command is to have the terminal."""
+
+
+def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """The signals that are to be handled: a hangup that is ignored already stays so (nohup(1))."""
+    return [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 def run(command: list[str]) -> int:
@@ -45,9 +51,8 @@ def run(command: list[str]) -> int:
         elif not (terminal and number in (signal.SIGINT, signal.SIGQUIT)):  # the terminal has given it already
             os.kill(child, number)
 
-    for number in FORWARDED:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
-            signal.signal(number, forward)
+    for number in heeded(FORWARDED):
+        signal.signal(number, forward)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     while True:
         pid, status = os.waitpid(-1, os.WUNTRACED)

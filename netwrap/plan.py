@@ -315,8 +315,7 @@ def _endpoint(
 
 def _macs(network: Network, state: State) -> dict[str, str]:
     """The MACs on a network's bridge, and whose they are."""
-    taken = {e.mac: e.container for e in state.endpoints_of(network=network.name)}
-    taken |= {e.veth_mac: e.container for e in state.endpoints_of(network=network.name)}
+    taken = {mac: e.container for e in state.endpoints_of(network=network.name) for mac in (e.mac, e.veth_mac)}
     return taken | {mac_of("bridge", network.gateway): f"the bridge {network.bridge}"}
 
 

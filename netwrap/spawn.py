@@ -12,6 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from netwrap.errors import CommandFailed, Interrupted, NetwrapError
+from netwrap.init import heeded
 from netwrap.steps import shell_line
 
 PACKAGES = {
@@ -38,9 +39,8 @@ class Signals:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        for number in self._numbers:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) is honoured
-                self._old[number] = signal.signal(number, self._handle)
+        for number in heeded(self._numbers):
+            self._old[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -43,6 +43,12 @@ def refuse_writable_by_others(path: Path) -> None:
         )
 
 
+def unusable(directory: Path, error: OSError) -> StateFailed:
+    """The error for a directory that cannot be made, read or written."""
+    hint = "netwrap --state-dir DIR …  # one that can be written; or try it in: netwrap sandbox"
+    return StateFailed(f"state directory {directory}: {error.strerror}", hint)
+
+
 @contextlib.contextmanager
 def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
     """Holds the one lock (flock(2)) and gives its descriptor; it waits inside `waiting`, which is told for whom.
@@ -54,8 +60,7 @@ def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
         with readable_by_all():
             fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        hint = "netwrap --state-dir DIR …  # one that can be written; or try it in: netwrap sandbox"
-        raise StateFailed(f"state directory {directory}: {error.strerror}", hint) from None
+        raise unusable(directory, error) from None
     try:
         _acquire(fd, waiting)
         with contextlib.suppress(OSError):  # a full disk: nobody learns for whom he waits, no more

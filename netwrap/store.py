@@ -126,10 +126,7 @@ class Store:
                 f"mv {self.path} {self.path}.corrupt  # keeps it; the next command begins anew",
             ) from None
         except OSError as error:
-            raise StateFailed(
-                f"state directory {self.directory}: {error.strerror}",
-                "netwrap --state-dir DIR …  # one that can be written; or try it in: netwrap sandbox",
-            ) from None
+            raise statedir.unusable(self.directory, error) from None
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "plan": {"drivers", "steps", "ipam", "facts", "model", "errors"},
     "codec": {"steps", "model"},
     "views": {"undo", "facts", "steps", "model"},
-    "spawn": {"steps", "errors"},  # of steps: shell_line, how a command is written in an error
+    "init": set(),  # it runs inside a container: nothing of netwrap's is there with it
+    "spawn": {"init", "steps", "errors"},  # of steps: shell_line, how a command is written in an error
     "look": {"spawn", "facts", "steps", "model", "errors"},
     "execute": {"look", "spawn", "facts", "steps", "model", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
@@ -38,7 +39,6 @@ MAY_IMPORT = {
         *("store", "statedir", "execute", "spawn", "look", "undo"),
         *("views", "facts", "steps", "model", "errors"),
     },
-    "init": set(),  # it runs inside a container: nothing of netwrap's is there with it
     "attend": {"init"},
     "app": {
         *("desk", "plan", "health", "look", "spawn", "undo", "views", "facts", "model", "errors"),
