@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from test_crash import CONNECT, CREATE, Change, at
+from test_crash import CONNECT, CREATE, Change, at, fails_at, left_alone
 from world import Killed, World
 
 from netwrap import cli, execute
@@ -23,10 +23,6 @@ from netwrap.store import FILE, Store
 
 SECOND = "network create --subnet 10.0.1.0/24 second"
 NO = CommandFailed("ip", 2, "RTNETLINK answers: No")
-
-
-def left_alone(change: Change) -> None:
-    change()
 
 
 # ---- a container's second network
@@ -230,13 +226,8 @@ def test_a_stderr_that_nobody_reads_does_not_stop_a_command(world: World, monkey
 # ---- signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("mode", ["", " --batch"])
-def test_a_signal_that_ends_the_running_command_is_an_interrupt_and_no_failure(
-    mode: str, number: signal.Signals, world: World
-) -> None:
-    before = world.everything()
-    ends = at(5, CommandFailed("ip", -number, ""), after=False)
+def signalled(ends: Callable[[Change], None], number: signal.Signals) -> Callable[[Change], None]:
+    """The signal that ends a command comes to us too."""
 
     def around(change: Change) -> None:
         try:
@@ -245,7 +236,17 @@ def test_a_signal_that_ends_the_running_command_is_an_interrupt_and_no_failure(
             os.kill(os.getpid(), number)
             raise
 
-    world.kernel.around = around
+    return around
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("mode", ["", " --batch"])
+def test_a_signal_that_ends_the_running_command_is_an_interrupt_and_no_failure(
+    mode: str, number: signal.Signals, world: World
+) -> None:
+    before = world.everything()
+    ends = at(5, CommandFailed("ip", -number, ""), after=False)
+    world.kernel.around = signalled(ends, number)
     result = world.netwrap(CREATE + mode)
     assert result.code == 130
     assert result.complaint == (f"interrupted by {number.name}; rolled back", "netwrap log 1")
@@ -258,15 +259,7 @@ def test_a_signal_that_ends_the_running_command_of_a_teardown_builds_it_up_again
     world.must(CREATE)
     before = world.everything()
     ends = at(12, CommandFailed("ip", -15, ""), after=False)  # behind the rules: their order would not come back
-
-    def around(change: Change) -> None:
-        try:
-            ends(change)
-        except CommandFailed:
-            os.kill(os.getpid(), signal.SIGTERM)
-            raise
-
-    world.kernel.around = around
+    world.kernel.around = signalled(ends, signal.SIGTERM)
     result = world.netwrap("network remove testbridge" + mode)
     assert result.code == 130
     assert result.complaint[0] == "interrupted by SIGTERM; what was taken down stands again"
@@ -298,13 +291,7 @@ def test_a_container_that_is_left_without_endpoints_can_be_disconnected(world: W
     world.must(CREATE)
     before = world.everything()
     world.must(CONNECT)
-
-    def around(change: Change) -> None:
-        if world.kernel.log[-1] == ("ip", "netns", "del", "bird2"):
-            raise CommandFailed("ip", 1, "Device or resource busy")
-        change()
-
-    world.kernel.around = around
+    world.kernel.around = fails_at(world, {"netns", "del", "bird2"}, CommandFailed("ip", 1, "Device or resource busy"))
     assert world.netwrap("disconnect bird2").code == 3
     assert world.state().endpoints == ()
     assert list(world.state().containers) == ["bird2"]
@@ -347,13 +334,8 @@ def test_a_strangers_rule_is_no_step_in_the_journal(world: World) -> None:
 def test_a_strangers_rule_that_cannot_be_removed_is_named_and_its_chain_too(world: World) -> None:
     world.must(CREATE)
     world.prepare(f"iptables -w {STRANGERS[0]}")
-
-    def around(change: Change) -> None:
-        if "10.9.9.0/24" in world.kernel.log[-1]:
-            raise CommandFailed("iptables", 4, "Resource temporarily unavailable")
-        change()
-
-    world.kernel.around = around
+    unavailable = CommandFailed("iptables", 4, "Resource temporarily unavailable")
+    world.kernel.around = fails_at(world, {"10.9.9.0/24"}, unavailable)
     result = world.netwrap("network remove testbridge")
     assert result.code == 3
     assert "remove it with: iptables -w -D NETWRAP-testbridge -s 10.9.9.0/24 -j ACCEPT" in result.err
