@@ -11,31 +11,8 @@ setup() {
 
 sandbox() { "$NETWRAP" sandbox "$@" 3>&-; }
 
-# on_a_terminal KEYS CMD…: runs CMD on a terminal and answers each prompt (a line that ends in ">"), the last key repeated.
-on_a_terminal() {
-    timeout 600 python3 - "$@" 3>&- <<'PY'
-import os, pty, sys
-keys, command = sys.argv[1].replace("enter", "\n"), sys.argv[2:]
-pid, fd = pty.fork()
-if pid == 0:
-    os.execvp(command[0], command)
-seen = b""
-while True:
-    try:
-        data = os.read(fd, 65536)
-    except OSError:
-        break
-    if not data:
-        break
-    os.write(1, data)
-    seen += data
-    if seen.rstrip().endswith(b">"):
-        seen = b""
-        os.write(fd, keys[0].encode())
-        keys = keys[1:] or keys
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-PY
-}
+# on_a_terminal KEYS CMD…: runs CMD on a terminal of this machine's and answers its questions; see terminal.py.
+on_a_terminal() { timeout 600 python3 -B "$BATS_TEST_DIRNAME/terminal.py" "$@" 3>&-; }
 
 @test "a sandbox has namespaces of its own, root in it, and its own /run, /sys and state" {
     machine=$(readlink /proc/self/ns/{net,mnt,pid} | sort)
@@ -153,7 +130,7 @@ os.waitpid(pid, 0)' "$NETWRAP" "$MARK.space" 3>&-
     [ "$status" -eq 2 ]
     [[ ${lines[1]} == "hint: "* ]]
 
-    run on_a_terminal enterenterentera "$NETWRAP" demo --step
+    run on_a_terminal '\r\r\ra' "$NETWRAP" demo --step
     [ "$status" -eq 0 ]
     [[ $output == *"# A bridge is a switch in the kernel"* ]]
     [[ $output == *"enter = run"* ]]

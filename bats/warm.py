@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,24 +34,39 @@ class Result:
     err: str
 
 
-def netwrap(*words: object, env: dict[str, object] | None = None) -> Result:
-    """Runs one command line to its end."""
-    out, err = os.memfd_create("out"), os.memfd_create("err")
+def forked(run: Callable[[], int]) -> int:
+    """Runs a function in a forked child; gives its exit code, or the negative number of the signal that ended it."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
+        code = 99
+        try:
+            code = run()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def command(words: list[str]) -> int:
+    """netwrap itself, as the words of a command line; gives its exit code."""
+    sys.argv = ["netwrap", *words]
+    code = cli.run(words)
+    sys.stdout.flush()
+    return code
+
+
+def netwrap(*words: object, env: dict[str, object] | None = None) -> Result:
+    """Runs one command line to its end."""
+    out, err = os.memfd_create("out"), os.memfd_create("err")
+
+    def run() -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
         os.environ.update({key: str(value) for key, value in (env or {}).items()})
-        code = 99
-        try:
-            code = cli.run([str(word) for word in words])
-            sys.stdout.flush()
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return Result(code, _text(out), _text(err))
+        return command([str(word) for word in words])
+
+    return Result(forked(run), _text(out), _text(err))
 
 
 def _text(fd: int) -> str:
