@@ -197,6 +197,31 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     same "$BEFORE" "$(kernel_state)"
 }
 
+@test "who may use a port has to be a CIDR, and a port has to be there for it" {
+    something
+    local text
+    for text in nonsense 192.168.1.7/24 300.1.0.0/24 192.168.0.0/33 fd00::/8; do
+        will_refuse 2 "$text" publish web 9000:90 --allow-from "$text"
+        will_refuse 2 "$text" connect --net testbridge --pid "$WEB" -p 9000:90 --allow-from "$text"
+    done
+    will_refuse 2 "''" publish web 9000:90 --allow-from ""
+    will_refuse 2 127.0.0.1 publish web 127.0.0.1:9000:90 --allow-from 192.168.1.0/24
+    will_refuse 2 --allow-from connect --net testbridge --pid "$WEB" --allow-from 192.168.1.0/24
+    refuse_all
+    same "$BEFORE" "$(kernel_state)"
+}
+
+@test "networks that are not two, or not there, are not linked" {
+    something
+    will_refuse 2 testbridge network link testbridge testbridge
+    will_refuse 2 nowhere network link testbridge nowhere
+    will_refuse 2 "'nowhere'" network unlink nowhere testbridge
+    will_refuse 2 "Missing argument" network link testbridge
+    will_refuse 2 "unexpected extra argument" network link testbridge b c
+    refuse_all
+    same "$BEFORE" "$(kernel_state)"
+}
+
 @test "a host port that a publish or a listening socket has is refused" {
     something
     local spec pids=() listener before

@@ -29,6 +29,10 @@ cases() {
 
 @test "every way to take a published port back gives the same kernel state" { cases unpublish; }
 
+@test "every way to link two networks gives the same kernel state, and undo the state before" { cases link; }
+
+@test "every way to unlink them gives the same kernel state" { cases unlink; }
+
 @test "every way to remove a network gives the same kernel state" { cases network-remove; }
 
 @test "every way to undo gives the same kernel state" { cases undo; }

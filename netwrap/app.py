@@ -67,9 +67,29 @@ def network_inspect(mode: Mode, name: str) -> dict[str, Any]:
 
 def _network(desk: Desk, state: State, seen: Facts, name: str) -> dict[str, Any]:
     found = state.network(name)
-    entries = desk.store.entries(owners=["host", found.owner, f"published:{name}"])
+    links = [li.owner for li in state.links if name in (li.a, li.b)]
+    entries = desk.store.entries(owners=["host", found.owner, f"published:{name}", *links])
     endpoints = [_endpoint(desk, state, seen, e) for e in state.endpoints_of(network=name)]
-    return documents.network(found, health.network_state(found, entries, seen), endpoints)
+    return documents.network(found, state, health.network_state(found, entries, seen), endpoints)
+
+
+def network_link(mode: Mode, one: str, other: str) -> None:
+    """Lets the containers of two networks reach each other."""
+    with changing(mode, f"network link {one} {other}") as desk:
+        seen = desk.look()
+        desk.carry_out(plan.network_link((one, other), seen, desk.state()), seen)
+
+
+def network_unlink(mode: Mode, one: str, other: str) -> None:
+    """Sets two networks apart again. Errors: BadInput where they are not linked."""
+    with changing(mode, f"network unlink {one} {other}") as desk:
+        state = desk.state()
+        for name in (one, other):
+            state.network(name)
+        found = next((li for li in state.links if {li.a, li.b} == {one, other}), None)
+        if found is None:
+            raise BadInput(f"{one} and {other} are not linked", f"netwrap network inspect {one}")
+        desk.take_down(f"network unlink {one} {other}", closure([found.owner], state.owners))
 
 
 # ---- containers
@@ -171,8 +191,9 @@ def unpublish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: 
 
 def _publication(state: State, endpoints: Iterable[Endpoint], port: PublishedPort) -> Publication:
     for endpoint in endpoints:
-        if port in state.ports_of(endpoint):
-            return Publication(endpoint.container, endpoint.network, port)
+        for published in state.ports_of(endpoint):
+            if published.spec == port.spec:
+                return Publication(endpoint.container, endpoint.network, published)
     name = next(iter(endpoints)).container
     raise BadInput(f"{name} does not publish {port.spec}", "netwrap ps")
 
@@ -187,7 +208,8 @@ def ps(mode: Mode) -> list[dict[str, Any]]:
 def _endpoint(desk: Desk, state: State, seen: Facts, found: Endpoint) -> dict[str, Any]:
     container = state.container(found.container)
     ports = [p.owner for p in state.publications if (p.container, p.network) == (found.container, found.network)]
-    owners = [found.owner, container.owner, f"hairpin:{found.container}/{found.network}", *ports]
+    place = f"{found.container}/{found.network}"
+    owners = [found.owner, container.owner, f"hairpin:{place}", f"replies:{place}", *ports]
     entries = desk.store.entries(owners=owners)
     return documents.endpoint(found, container, state, health.endpoint_state(container, entries, seen))
 
@@ -294,7 +316,7 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
                 return
         asked = desk.store.owners_of(found.id)
         owners = closure(asked, desk.state().owners)
-        others = sorted(o for o in owners - asked if o.partition(":")[0] in ("network", "endpoint", "port"))
+        others = sorted(o for o in owners - asked if o.partition(":")[0] in ("network", "link", "endpoint", "port"))
         if others and not mode.dry_run:
             listing = ", ".join(others)
             say(f"built upon it, and goes with it: {listing}")

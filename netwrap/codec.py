@@ -7,7 +7,7 @@ from dataclasses import asdict
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from netwrap.model import Container, Endpoint, Netns, Network, Publication, PublishedPort
+from netwrap.model import Container, Endpoint, Netns, Network, NetworkLink, Publication, PublishedPort
 from netwrap.steps import Cmd, Object, Probe, Step
 
 
@@ -25,6 +25,8 @@ def load_object(kind: str, text: str) -> Object:
             return Network(
                 **d | {"subnet": IPv4Network(d["subnet"]), "gateway": IPv4Address(d["gateway"]), "ip_range": span}
             )
+        case "NetworkLink":
+            return NetworkLink(**d)
         case "Container":
             return Container(**d)
         case "Endpoint":
@@ -32,7 +34,9 @@ def load_object(kind: str, text: str) -> Object:
         case "Publication":
             port = d["port"]
             host_ip = port["host_ip"] and IPv4Address(port["host_ip"])
-            return Publication(d["container"], d["network"], PublishedPort(**port | {"host_ip": host_ip}))
+            allowed = tuple(map(IPv4Network, port.get("allow_from", ())))
+            port |= {"host_ip": host_ip, "allow_from": allowed}
+            return Publication(d["container"], d["network"], PublishedPort(**port))
     raise ValueError(f"unknown kind of object {kind!r}")
 
 
@@ -52,7 +56,7 @@ def load_step(text: str, owner: str) -> Step:
 
 
 def _cmd(d: dict[str, Any]) -> Cmd:
-    return Cmd(tuple(d["argv"]), _ns(d["ns"]))
+    return Cmd(tuple(d["argv"]), _ns(d["ns"]), d.get("may_find_nothing", False))
 
 
 def _ns(d: dict[str, Any] | None) -> Netns | None:

@@ -115,6 +115,7 @@ class Desk:
         """The dry run: the plan on stdout, what it had to assume on stderr."""
         for sentence in seen.unseen:
             talk(f"assumed: {sentence}")
+        _warn(plan)
         sys.stdout.write(script.as_json(plan) + "\n" if self.mode.json else script.script(plan))
 
     @contextlib.contextmanager
@@ -135,6 +136,7 @@ class Desk:
     def run(self, op: int, plan: Plan, *, ends: bool = True) -> None:
         """Runs a plan that builds something up, as part of an operation."""
         self._say_already(plan)
+        _warn(plan)
         self.store.add(op, plan.makes)
         execute.execute(plan, self._runner(plan, self.signals), Log(self.store, op), self.signals)
         if ends:
@@ -262,6 +264,11 @@ class Desk:
     def _say_already(self, plan: Plan) -> None:
         for sentence in plan.already:
             self.say(f"# {sentence}")
+
+
+def _warn(plan: Plan) -> None:
+    for sentence in plan.warnings:
+        talk(f"netwrap: {sentence}")
 
 
 def _say_left(left: Iterable[tuple[Step, CommandFailed]]) -> None:

@@ -58,12 +58,19 @@ class Shell:
         """Runs each step's command and reads back what its exit code cannot tell."""
         for step in steps:
             self._check_namespace(step)
-            self._spawn(_resolved(step.do.line()))
+            self._command(replace(step.do, argv=_resolved(step.do.argv)))
             self._read_back(step)
 
-    def _spawn(self, words: Sequence[str], stdin: str | None = None) -> None:
-        here = f" <<'EOF'\n{stdin}EOF" if stdin else ""
-        self.say(f"+ {shell_line(words)}{here}")
+    def _command(self, cmd: Cmd) -> None:
+        self.say(f"+ {cmd.text()}")
+        try:
+            spawn(cmd.line(), None, self.signals)
+        except CommandFailed as error:
+            if not (cmd.may_find_nothing and error.code == 1):
+                raise
+
+    def _spawn(self, words: Sequence[str], stdin: str) -> None:
+        self.say(f"+ {shell_line(words)} <<'EOF'\n{stdin}EOF")
         spawn(words, stdin, self.signals)
 
     def _check_namespace(self, step: Step) -> None:
@@ -80,7 +87,7 @@ class Shell:
         if step.kind == "netns attach" and step.inverts is None:
             name, inode = step.probe.key
             if inode != "0" and netns_inode(name) != int(inode):
-                self._spawn(("ip", "netns", "del", name))
+                self._command(Cmd(("ip", "netns", "del", name)))
                 raise CommandFailed(step.do.text(), 1, "the process ended meanwhile; its number belongs to another one")
         if step.do.argv[0] == "sysctl":  # sysctl may print an error and exit 0
             key, _, value = step.do.argv[1].partition("=")

@@ -15,6 +15,7 @@ Rule = tuple[str, ...]
 
 OBJECTS = ("ip", "-j", "-d", "addr", "show")
 ROUTES = ("ip", "-4", "-j", "route", "show", "table", "all")
+POLICY = ("ip", "-4", "-j", "rule", "show")
 RULES = ("iptables-save",)  # lists the tables that are there; unlike `iptables -S` it makes none
 
 
@@ -45,11 +46,13 @@ class Route:
 
 @dataclass(frozen=True)
 class Space:
-    """What one network namespace holds: links by name, addresses as (link, CIDR), routes."""
+    """What one network namespace holds: links by name, addresses as (link, CIDR), routes, and which source
+    addresses look into which table of routes."""
 
     links: dict[str, Link] = field(default_factory=dict)
     addrs: frozenset[tuple[str, str]] = frozenset()
     routes: tuple[Route, ...] = ()
+    policy: frozenset[tuple[str, str]] = frozenset()
 
     def has_name(self, name: str) -> bool:
         """Says whether a link has the name, or has it as an altname."""
@@ -79,6 +82,10 @@ class Facts:
     """Namespaces that were looked into, by inode."""
     rules: dict[tuple[str, str], tuple[Rule, ...]] = field(default_factory=dict)
     """(table, chain) to its rules; a chain that is there without rules has none."""
+    policies: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(table, chain) to ACCEPT or DROP, for built-in chains."""
+    tools: frozenset[str] = frozenset()
+    """Which of the tools that netwrap can do without are installed."""
     sysctls: dict[str, str] = field(default_factory=dict)
     processes: dict[int, Process] = field(default_factory=dict)
     listeners: frozenset[Listener] = frozenset()
@@ -120,6 +127,8 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
         return facts.sysctls.get(probe.key[0]) == probe.key[1]
     if probe.kind == "keep":  # writing what it is, is right at any time, as long as it is there
         return probe.key[0] in facts.sysctls
+    if probe.kind == "flows":  # forgetting what is not remembered is right at any time
+        return True
     if probe.kind in ("chain", "rule"):
         if not facts.rules_seen:
             return None
@@ -133,6 +142,8 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
     space = facts.space(probe.ns)
     if space is None:
         return None if probe.ns is not None and probe.ns.name in facts.handles else False
+    if probe.kind == "ip rule":
+        return probe.key in space.policy
     return _holds_on_link(probe, space)
 
 
@@ -171,12 +182,13 @@ def _holds_on_link(probe: Probe, space: Space) -> bool:
         case "addr":
             return (name, rest[0]) in space.addrs
         case "route":
-            return any((r.dst, r.via, r.dev, r.table) == (rest[0], rest[1], name, "main") for r in space.routes)
+            dst, via, table = (*rest, "main")[:3]
+            return Route(dst, name, via or None, table) in space.routes
     raise ValueError(f"no probe of kind {probe.kind!r}")
 
 
-def parse_space(objects: str, routes: str) -> Space:
-    """Reads the answers to OBJECTS and ROUTES of one namespace."""
+def parse_space(objects: str, routes: str, policy: str = "") -> Space:
+    """Reads the answers to OBJECTS, ROUTES and POLICY of one namespace."""
     links: dict[str, Link] = {}
     addrs: set[tuple[str, str]] = set()
     for row in json.loads(objects or "[]"):
@@ -188,7 +200,8 @@ def parse_space(objects: str, routes: str) -> Space:
     found = tuple(
         Route(r["dst"], r.get("dev"), r.get("gateway"), r.get("table", "main")) for r in json.loads(routes or "[]")
     )
-    return Space(links, frozenset(addrs), found)
+    sources = frozenset((r["src"], str(r["table"])) for r in json.loads(policy or "[]") if "table" in r)
+    return Space(links, frozenset(addrs), found, sources)
 
 
 def _link(row: dict[str, Any]) -> Link:
@@ -219,6 +232,17 @@ def parse_rules(text: str) -> dict[tuple[str, str], tuple[Rule, ...]]:
             _, chain, *words = shlex.split(line)
             rules.setdefault((table, chain), []).append(tuple(words))
     return {chain: tuple(found) for chain, found in rules.items()}
+
+
+def parse_policies(text: str) -> dict[tuple[str, str], str]:
+    """Reads the output of iptables-save: what becomes of packets that no rule of a built-in chain decides."""
+    policies, table = {}, ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:].strip()
+        elif line.startswith(":") and (words := line[1:].split())[1] != "-":
+            policies[table, words[0]] = words[1]
+    return policies
 
 
 def parse_listeners(text: str, protocol: str) -> set[Listener]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from netwrap.spawn import spawn
 from netwrap.steps import sysctl
 
 NETNS_DIR = "/run/netns"
+OPTIONAL = ("conntrack",)
 _CONF = Path("/proc/sys/net/ipv4/conf")
 
 
@@ -23,7 +25,7 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, rules: b
     Errors: CommandFailed where `ip` answers for the host with an error, NetwrapError where it is missing.
     """
     unseen: list[str] = []
-    found_rules, rules_seen = _rules(unseen) if rules else ({}, False)
+    saved = _rules(unseen) if rules else None
     handles = look_at_handles()
     processes = {p.pid: p for pid in pids if (p := process(pid)) is not None}
     spaces: dict[int, Space] = {}
@@ -42,12 +44,14 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, rules: b
         boot_id=boot_id(),
         handles=handles,
         spaces=spaces,
-        rules=found_rules,
+        rules=facts.parse_rules(saved or ""),
+        policies=facts.parse_policies(saved or ""),
         sysctls=_sysctls(),
         processes=processes,
         listeners=_listeners(),
         unseen=tuple(unseen),
-        rules_seen=rules_seen,
+        rules_seen=saved is not None,
+        tools=frozenset(tool for tool in OPTIONAL if shutil.which(tool)),
     )
 
 
@@ -96,7 +100,7 @@ def own_namespace() -> int:
 
 
 def _space(where: tuple[str, ...]) -> Space:
-    return facts.parse_space(spawn((*where, *facts.OBJECTS)), spawn((*where, *facts.ROUTES)))
+    return facts.parse_space(*(spawn((*where, *asked)) for asked in (facts.OBJECTS, facts.ROUTES, facts.POLICY)))
 
 
 def _look_into(spaces: dict[int, Space], inode: int, where: tuple[str, ...], what: str, unseen: list[str]) -> None:
@@ -111,11 +115,11 @@ def _look_into(spaces: dict[int, Space], inode: int, where: tuple[str, ...], wha
     unseen.append(f"{what} cannot be seen without root; taken as untouched by others")
 
 
-def _rules(unseen: list[str]) -> tuple[dict[tuple[str, str], tuple[facts.Rule, ...]], bool]:
+def _rules(unseen: list[str]) -> str | None:
     if os.geteuid() == 0:
-        return facts.parse_rules(spawn(facts.RULES)), True
+        return spawn(facts.RULES)
     unseen.append("firewall rules cannot be seen without root; taken as: none of the names are in use")
-    return {}, False
+    return None
 
 
 def look_at_handles() -> dict[str, int]:

@@ -96,6 +96,8 @@ class Endpoint:
     peer: str
     """The name of the inner end while it still is on the host."""
     default_route: bool = True
+    table: int = 0
+    """The routing table for what its address sends, once its container is on a second network."""
 
     @property
     def owner(self) -> str:
@@ -111,6 +113,8 @@ class PublishedPort:
     protocol: str = "tcp"
     count: int = 1
     host_ip: IPv4Address | None = None
+    allow_from: tuple[IPv4Network, ...] = ()
+    """Who may reach it, apart from the host itself; empty is everybody."""
 
     @property
     def spec(self) -> str:
@@ -161,6 +165,18 @@ class Publication:
 
 
 @dataclass(frozen=True)
+class NetworkLink:
+    """Two networks whose containers may reach each other; a and b in alphabetical order."""
+
+    a: str
+    b: str
+
+    @property
+    def owner(self) -> str:
+        return f"link:{self.a}/{self.b}"
+
+
+@dataclass(frozen=True)
 class State:
     """What stands, by the store: objects, the owners of standing steps, where each network's IPAM is."""
 
@@ -168,6 +184,7 @@ class State:
     containers: dict[str, Container] = field(default_factory=dict)
     endpoints: tuple[Endpoint, ...] = ()
     publications: tuple[Publication, ...] = ()
+    links: tuple[NetworkLink, ...] = ()
     owners: frozenset[str] = frozenset()
     last: dict[str, IPv4Address] = field(default_factory=dict)
 
@@ -184,6 +201,10 @@ class State:
         return tuple(
             p.port for p in self.publications if (p.container, p.network) == (endpoint.container, endpoint.network)
         )
+
+    def linked_to(self, network: str) -> tuple[str, ...]:
+        """The networks that a network is linked to."""
+        return tuple(li.b if li.a == network else li.a for li in self.links if network in (li.a, li.b))
 
     def network(self, name: str) -> Network:
         """The network of that name. Errors: BadInput where there is none."""
@@ -307,6 +328,18 @@ def address_range(text: str) -> IPv4Network:
             f"range {text!r} is no IPv4 CIDR: {error}",
             "netwrap network create --subnet 10.0.0.0/24 --ip-range 10.0.0.128/25 NAME",
         ) from None
+
+
+def allowed(text: str) -> IPv4Network:
+    """Parses who may reach a published port: a CIDR, or one address. Errors: BadInput."""
+    hint = "netwrap publish NAME 8080:80 --allow-from 192.168.50.0/24"
+    try:
+        net = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise BadInput(f"--allow-from {text!r} is no CIDR: {error}", hint) from None
+    if not isinstance(net, IPv4Network):
+        raise BadInput(f"--allow-from {text!r} is IPv6, which netwrap does not do yet", hint)
+    return net
 
 
 def usable(net: IPv4Network, ip: IPv4Address) -> bool:

@@ -31,7 +31,7 @@ ip link set dev lo up
 sysctl net.ipv4.ip_forward=0
 """
 
-_AROUND = f"""
+AROUND = f"""
 ip netns add gateway
 ip -n gateway link set dev lo up
 ip -n gateway link add name lan type bridge
@@ -59,6 +59,7 @@ ip -n internet link set dev eth0 up
 ip -n internet route add {LAN} via {UPLINK} dev eth0
 ip netns exec gateway sysctl net.ipv4.ip_forward=1
 """
+"""The LAN and the internet around the host, command by command."""
 
 
 def enter(command: list[str], *, around: bool) -> int:
@@ -86,11 +87,11 @@ def _refuse_without_namespaces(user: list[str]) -> None:
         spawn(["unshare", *user, "--mount", "--net", "true"])
     except CommandFailed as error:
         what = "user namespaces are not allowed for ordinary users here" if user else "namespaces are not allowed here"
-        why = (user and _switched_off()) or error.stderr or str(error)
+        why = (user and switched_off()) or error.stderr or str(error)
         raise NetwrapError(f"{what}: {why}", "sudo netwrap sandbox") from None
 
 
-def _switched_off() -> str:
+def switched_off() -> str:
     """The setting that forbids user namespaces (user_namespaces(7); Ubuntu: apparmor_restrict_unprivileged_userns)."""
     for key, forbids in (
         ("kernel/apparmor_restrict_unprivileged_userns", "1"),
@@ -107,7 +108,7 @@ def _switched_off() -> str:
 
 def inside(command: list[str], *, around: bool) -> int:
     """The sandbox's first process: sets the machine up and runs the command; gives its exit code."""
-    for line in filter(None, (_MACHINE + (_AROUND if around else "")).splitlines()):
+    for line in filter(None, (_MACHINE + (AROUND if around else "")).splitlines()):
         try:
             spawn(line.split())
         except CommandFailed as error:

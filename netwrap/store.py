@@ -18,7 +18,7 @@ from pathlib import Path
 
 from netwrap import codec, statedir
 from netwrap.errors import BadInput, StateFailed
-from netwrap.model import Container, Endpoint, Network, Publication, State
+from netwrap.model import Container, Endpoint, Network, NetworkLink, Publication, State
 from netwrap.steps import NO_ROW, Object, Step
 from netwrap.undo import SHARED, Entry, Operation
 
@@ -161,6 +161,7 @@ class Store:
             containers={o.name: o for o in objects if isinstance(o, Container)},
             endpoints=tuple(o for o in objects if isinstance(o, Endpoint)),
             publications=tuple(o for o in objects if isinstance(o, Publication)),
+            links=tuple(o for o in objects if isinstance(o, NetworkLink)),
             owners=frozenset(owners),
             last=last,
         )

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from netwrap.facts import Facts, holds, same_rule
-from netwrap.steps import NO_ROW, Plan, Probe, Step, iptables
+from netwrap.steps import NO_ROW, Plan, Probe, Step, iptables, is_undone_last
 
-SHARED = frozenset({"host", "container", "published", "hairpin"})
+SHARED = frozenset({"host", "container", "published", "hairpin", "replies"})
 """Kinds of objects that nobody asked for: they stand as long as something needs them."""
 
 
@@ -47,7 +47,9 @@ def needs(owner: str) -> tuple[str, ...]:
             return (f"network:{network}", f"container:{container}")
         case "published":
             return (f"network:{name}",)
-        case "hairpin":
+        case "link":
+            return (f"network:{container}", f"network:{network}")
+        case "hairpin" | "replies":
             return (f"endpoint:{name}",)
         case "port":
             place = f"{container}/{network}"
@@ -62,10 +64,18 @@ def closure(targets: Iterable[str], standing: frozenset[str]) -> frozenset[str]:
         more = {o for o in standing - going if going & frozenset(needs(o))}
         staying = standing - going - more
         needed = {n for o in staying for n in needs(o)}
+        needed |= {o for o in staying if o.startswith("replies:") and _has_another(o, staying)}
         more |= {o for o in staying if o.partition(":")[0] in SHARED and o not in needed}
         if not more:
             return going
         going |= more
+
+
+def _has_another(replies: str, standing: Iterable[str]) -> bool:
+    """Says whether the container of a `replies` object is on another network too: that is what it is for."""
+    place = replies.partition(":")[2]
+    container = place.partition("/")[0]
+    return any(o.startswith(f"endpoint:{container}/") and o != f"endpoint:{place}" for o in standing)
 
 
 def foundation(owners: Iterable[str]) -> frozenset[str]:
@@ -87,7 +97,7 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
     ours = {e.step.probe for e in entries}
     steps: list[Step] = []
     already: list[str] = []
-    for entry in sorted(entries, key=lambda e: -e.id):
+    for entry in sorted(entries, key=lambda e: (is_undone_last(e.step), -e.id)):
         if entry.state == "undone" or entry.step.undo is None:
             continue
         if holds(entry.step.probe, seen) is False:

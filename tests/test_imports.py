@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "facts": {"steps", "model"},
     "undo": {"facts", "steps"},
     "health": {"undo", "facts", "model"},
+    "firewall": {"facts", "steps", "model"},
     "drivers": {"steps", "facts", "model", "errors"},
-    "plan": {"drivers", "steps", "ipam", "facts", "model", "errors"},
+    "plan": {"drivers", "firewall", "steps", "ipam", "facts", "model", "errors"},
     "codec": {"steps", "model"},
     "views": {"undo", "facts", "steps", "model"},
     "init": set(),  # it runs inside a container: nothing of netwrap's is there with it
@@ -59,7 +60,20 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 
-PURE = ("errors", "model", "facts", "steps", "ipam", "drivers", "plan", "undo", "health", "codec", "views")
+PURE = (
+    "errors",
+    "model",
+    "facts",
+    "steps",
+    "ipam",
+    "drivers",
+    "plan",
+    "undo",
+    "health",
+    "firewall",
+    "codec",
+    "views",
+)
 IMPURE_MODULES = {"sh", "os", "time", "random", "secrets", "typer", "subprocess", "sqlite3", "pathlib", "socket"}
 
 

@@ -30,9 +30,12 @@ PLANS = Path(__file__).parent / "plans"
 CASES: dict[str, Case] = {path.stem: json.loads(path.read_text()) for path in sorted(PLANS.iterdir())}
 REFUSED = [name for name in CASES if name.startswith("bad-")]
 PLANNED = [name for name in CASES if name not in REFUSED]
-TEARDOWNS = [name for name in PLANNED if CASES[name]["netwrap"].split()[0] in ("disconnect", "unpublish")]
-TEARDOWNS += [name for name in PLANNED if CASES[name]["netwrap"].startswith("network remove")]
+TAKES_DOWN = ("disconnect", "unpublish", "network remove", "network unlink")
+TEARDOWNS = [name for name in PLANNED if CASES[name]["netwrap"].startswith(TAKES_DOWN)]
 BUILDS = [name for name in PLANNED if name not in TEARDOWNS]
+
+AT_ANY_TIME = ("keep", "flows")
+"""Kinds of probes of steps that are right whenever they are done."""
 
 _prepared: dict[str, Saved] = {}
 """Machines and states on which a session has been played up to the command in question."""
@@ -160,7 +163,7 @@ def test_the_probe_of_each_step_of_a_plan_turns_true_with_it_and_false_with_its_
     kernel = make(case).kernel
     states = [kernel.snapshot()]
     for entry in entries:
-        assert holds(entry.step.probe, kernel.everything()) is (entry.step.probe.kind == "keep")
+        assert holds(entry.step.probe, kernel.everything()) is (entry.step.probe.kind in AT_ANY_TIME)
         kernel.do(entry.step.do)
         assert holds(entry.step.probe, kernel.everything()) is True
         states.append(kernel.snapshot())
@@ -169,7 +172,7 @@ def test_the_probe_of_each_step_of_a_plan_turns_true_with_it_and_false_with_its_
         wanted = states.pop()
         assert keeps or kernel.snapshot() == wanted
         kernel.do(entry.step.undo)
-        assert holds(entry.step.probe, kernel.everything()) is (entry.step.probe.kind == "keep")
+        assert holds(entry.step.probe, kernel.everything()) is (entry.step.probe.kind in AT_ANY_TIME)
     assert kernel.snapshot() == states.pop()
 
 

@@ -67,6 +67,15 @@ STEPS: dict[str, tuple[list[Step], Step]] = {
         [ATTACH, VETH, MOVE, UP, ADDR],
         route.add_default("10.0.0.1", "eth0", PEER_MAC, "why", BIRD2),
     ),
+    "route.add": (
+        [ATTACH, VETH, MOVE, UP, ADDR],
+        route.add("default", "10.0.0.1", "eth0", PEER_MAC, 101, "why", BIRD2),
+    ),
+    "route.add of a link": (
+        [ATTACH, VETH, MOVE, UP, ADDR],
+        route.add("10.0.0.0/24", None, "eth0", PEER_MAC, 101, "why", BIRD2),
+    ),
+    "route.add_rule": ([ATTACH], route.add_rule("10.0.0.2", 101, "why", BIRD2)),
     "netns.attach": ([], ATTACH),
     "netns.add": ([], netns.add(Netns("new", 0), "why")),
     "new_chain": ([], CHAIN),
@@ -192,7 +201,7 @@ def test_iproute2_is_never_left_to_guess_whether_a_word_is_a_name() -> None:
         for cmd in (step.do, step.undo):
             assert cmd is not None
             if cmd.argv[0] == "ip" and cmd.argv[1] != "netns":
-                assert {"dev", "name"} & set(cmd.argv[3:5]) or cmd.argv[1] == "route", cmd.text()
+                assert {"dev", "name"} & set(cmd.argv[3:5]) or cmd.argv[1] in ("route", "rule"), cmd.text()
 
 
 def test_every_iptables_call_waits_for_the_lock() -> None:

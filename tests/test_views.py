@@ -96,7 +96,7 @@ def test_networks_and_containers_are_documents_with_the_keys_of_the_contract(con
     assert json.loads(connected.must("network inspect testbridge")) == network
     keys = {"name", "driver", "subnet", "gateway", "bridge", "mtu", "internal", "state", "links", "endpoints"}
     assert set(network) >= keys
-    assert set(endpoint) == {"name", "pid", "net", "ip", "mac", "ifname", "veth", "ports", "state"}
+    assert set(endpoint) == {"name", "pid", "net", "ip", "mac", "ifname", "veth", "ports", "allow_from", "state"}
     assert endpoint["ports"] == ["8080:80/tcp"]
     same_as_golden("network.json", dumps(network) + "\n")
 

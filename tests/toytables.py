@@ -32,6 +32,7 @@ class Tables:
     """(table, chain) to its rules, in order."""
 
     def __init__(self) -> None:
+        self.policies = {(table, chain): "ACCEPT" for table, chains in BUILT_IN.items() for chain in chains}
         self.chains: dict[tuple[str, str], list[Rule]] = {
             (table, chain): [] for table, chains in BUILT_IN.items() for chain in chains
         }
@@ -62,6 +63,10 @@ class Tables:
                 self._must(chain not in BUILT_IN[table] and not self.chains[place], "iptables: Directory not empty.")
                 self._must(not self._is_used(table, chain), "iptables: Too many links.")
                 del self.chains[place]
+            case "-P":
+                assert chain in BUILT_IN[table]
+                assert rule in (["ACCEPT"], ["DROP"])
+                self.policies[place] = rule[0]
             case "-A" | "-I":
                 self._must(place in self.chains, "iptables: No chain/target/match by that name.")
                 self._check_rule(table, chain, tuple(rule))

@@ -85,6 +85,11 @@ def complete_network(ctx: typer.Context, incomplete: str) -> list[str]:
     return [n for n in _state(ctx).networks if n.startswith(incomplete)]
 
 
+def complete_linked(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of the networks that the first one is linked to, for the shell's completion."""
+    return [n for n in _state(ctx).linked_to(ctx.params.get("a", "")) if n.startswith(incomplete)]
+
+
 def complete_container(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of containers, for the shell's completion."""
     return [c for c in _state(ctx).containers if c.startswith(incomplete)]

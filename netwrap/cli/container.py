@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -36,6 +37,10 @@ Publish = Annotated[
     list[str] | None,
     typer.Option("-p", "--publish", metavar="SPEC", help="[HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]"),
 ]
+AllowFrom = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CIDR", help="Who may reach the ports, apart from this host; else everybody. Repeatable."),
+]
 Specs = Annotated[
     list[str], typer.Argument(metavar="SPEC...", help="[HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]")
 ]
@@ -55,6 +60,7 @@ def connect(
     mac: Annotated[str | None, typer.Option(help="Its MAC; else one that follows from the address.")] = None,
     ifname: Annotated[str | None, typer.Option(help="Its interface's name; else eth0, eth1, …")] = None,
     publish: Publish = None,
+    allow_from: AllowFrom = None,
     hold: Annotated[bool, typer.Option("--hold", help="Stay, and disconnect when the process ends.")] = False,
 ) -> None:
     """Connect a process to a network; prints its address."""
@@ -72,7 +78,7 @@ def connect(
         ip=model.ip_address(ip) if ip is not None else None,
         mac=model.mac_address(mac) if mac is not None else None,
         ifname=model.link_name(ifname) if ifname is not None else None,
-        ports=_ports(publish or []),
+        ports=_ports(publish or [], allow_from),
     )
     if hold and pid is not None:
         supervise.connect_and_hold(m, wish, pid, lambda endpoint: _show(m, endpoint))
@@ -109,10 +115,11 @@ def publish(
     m: Mode,
     name: Name,
     specs: Specs,
+    allow_from: AllowFrom = None,
     net: SomeNet = None,
 ) -> None:
     """Publish ports of a container on the host."""
-    verbs.publish(m, name, _ports(specs), net)
+    verbs.publish(m, name, _ports(specs, allow_from), net)
 
 
 @changes()
@@ -146,12 +153,17 @@ def run(
     net: Net,
     name: NewName = None,
     publish: Publish = None,
+    allow_from: AllowFrom = None,
     detach: Annotated[
         bool, typer.Option("-d", "--detach", help="In the background; prints its name. Its output goes nowhere.")
     ] = False,
 ) -> None:
     """Run a command in new net, mount, pid and uts namespaces; its network is taken down at its end."""
-    wish = ConnectWish(net, name=model.container_name(name) if name is not None else None, ports=_ports(publish or []))
+    wish = ConnectWish(
+        net,
+        name=model.container_name(name) if name is not None else None,
+        ports=_ports(publish or [], allow_from),
+    )
     raise typer.Exit(supervise.run(m, wish, command, detach=detach))
 
 
@@ -164,8 +176,13 @@ def exec_(
     verbs.become(mode(ctx), name, command)
 
 
-def _ports(specs: list[str]) -> tuple[model.PublishedPort, ...]:
-    return tuple(model.published_port(spec) for spec in specs)
+def _ports(specs: list[str], allow_from: list[str] | None = None) -> tuple[model.PublishedPort, ...]:
+    allowed = tuple(dict.fromkeys(model.allowed(cidr) for cidr in allow_from or ()))
+    if allowed and not specs:
+        raise BadInput("--allow-from is about published ports, and there is none", "netwrap publish --help")
+    if any(net.prefixlen == 0 for net in allowed):  # everybody, which is what no --allow-from says
+        allowed = ()
+    return tuple(replace(model.published_port(spec), allow_from=allowed) for spec in specs)
 
 
 def register(app: typer.Typer) -> None:

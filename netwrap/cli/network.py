@@ -8,13 +8,13 @@ import typer
 
 from netwrap import app as verbs
 from netwrap import model
-from netwrap.cli.common import Json, changes, complete_driver, complete_network, mode
+from netwrap.cli.common import Json, changes, complete_driver, complete_linked, complete_network, mode
 from netwrap.desk import Mode
 from netwrap.plan import NetworkWish
 from netwrap.views.documents import dumps
 from netwrap.views.table import table
 
-app = typer.Typer(help="Create, list, inspect and remove networks.", rich_markup_mode=None)
+app = typer.Typer(help="Create, list, inspect, link and remove networks.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The network's name.", autocompletion=complete_network, show_default=False)]
 
 
@@ -90,3 +90,25 @@ def remove(
     verbs.network_remove(m, names, force=force)
     if not m.dry_run:
         print("\n".join(names))
+
+
+@app.command()
+@changes()
+def link(
+    m: Mode,
+    a: Annotated[str, typer.Argument(help="A network.", autocompletion=complete_network, show_default=False)],
+    b: Annotated[str, typer.Argument(help="Another one.", autocompletion=complete_network, show_default=False)],
+) -> None:
+    """Let the containers of two networks reach each other, by their own addresses."""
+    verbs.network_link(m, a, b)
+
+
+@app.command()
+@changes()
+def unlink(
+    m: Mode,
+    a: Annotated[str, typer.Argument(help="A network.", autocompletion=complete_network, show_default=False)],
+    b: Annotated[str, typer.Argument(help="One linked to it.", autocompletion=complete_linked, show_default=False)],
+) -> None:
+    """Set two linked networks apart again."""
+    verbs.network_unlink(m, a, b)

@@ -25,8 +25,14 @@ class Driver(Protocol):
     def forward(self, network: Network, seen: Facts) -> Iterable[Step]:
         """What lets traffic in and out of it; the host's part stands by then."""
 
+    def link(self, one: Network, other: Network, seen: Facts) -> Iterable[Step]:
+        """What lets the containers of two networks reach each other."""
+
     def connect(self, network: Network, endpoint: Endpoint, container: Container, seen: Facts) -> Iterable[Step]:
         """One container's way onto the network; its handle is there already."""
+
+    def replies(self, network: Network, endpoint: Endpoint, container: Container) -> Iterable[Step]:
+        """What makes a container on several networks answer by the one that it was called on."""
 
     def publishing(self, network: Network, seen: Facts) -> Iterable[Step]:
         """What the network needs as long as any of its ports is published."""
@@ -34,7 +40,7 @@ class Driver(Protocol):
     def hairpin(self, endpoint: Endpoint) -> Iterable[Step]:
         """What the endpoint needs as long as any of its ports is published."""
 
-    def publish(self, endpoint: Endpoint, port: PublishedPort) -> Iterable[Step]:
+    def publish(self, endpoint: Endpoint, port: PublishedPort, seen: Facts) -> Iterable[Step]:
         """One port, or one range, that leads from the host to the container."""
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from netwrap.facts import Facts
 from netwrap.model import Container, Endpoint, Netns, Network, PublishedPort, mac_of
-from netwrap.steps import Step, addr, iptables, link, owned, route, sysctl
+from netwrap.steps import Step, addr, conntrack, iptables, link, owned, route, sysctl
 
 CHAIN = "NETWRAP"
 FORWARDING = "net.ipv4.conf.all.forwarding"
@@ -69,6 +69,35 @@ class Bridge:
             yield sysctl.write(key, "1", "0", "This host forwards, but not on new links: the bridge has to be told.")
         yield from (_closed if network.internal else _open)(network)
 
+    def link(self, one: Network, other: Network, seen: Facts) -> Iterator[Step]:
+        """Each network's chain lets the other one in, and neither hides its addresses from the other."""
+        mark = f"{one.name}+{other.name}"
+        for here, there in ((one, other), (other, one)):
+            yield iptables.insert(
+                "filter",
+                chain_of(here.bridge),
+                mark,
+                ("-i", there.bridge),
+                ("ACCEPT",),
+                f"What comes from {there.name} may go to {here.name}. The host has a route to both: that is all.",
+            )
+            yield iptables.insert(
+                "nat",
+                "POSTROUTING",
+                mark,
+                ("-s", str(here.subnet), "-o", there.bridge),
+                ("ACCEPT",),
+                f"{there.name} sees the addresses of {here.name} as they are: only what goes outside is masqueraded.",
+            )
+        if conntrack.TOOL in seen.tools:
+            for source, target in ((one, other), (other, one)):
+                yield conntrack.forget_between(
+                    source.subnet,
+                    target.subnet,
+                    f"Connections from {source.name} to {target.name} begin anew: one that stands passes as a reply, "
+                    "whatever the rules say by now.",
+                )
+
     def connect(self, network: Network, endpoint: Endpoint, container: Container, seen: Facts) -> Iterator[Step]:
         """A veth pair: one end into the bridge, the other into the container, which gets address and route."""
         e, ns, br = endpoint, container.netns, network.bridge
@@ -106,6 +135,37 @@ class Bridge:
                 f"Whatever is not in {network.subnet} leaves {e.container} by the gateway {network.gateway}.",
                 ns,
             )
+        elif not network.internal:
+            yield from self.replies(network, e, container)
+
+    def replies(self, network: Network, endpoint: Endpoint, container: Container) -> Iterator[Step]:
+        """A routing table for what the endpoint's address sends: who called by this network is answered by it."""
+        e, ns = endpoint, container.netns
+        yield route.add(
+            str(network.subnet),
+            None,
+            e.ifname,
+            e.mac,
+            e.table,
+            f"{e.container} is on several networks. A second routing table, {e.table}, is for what {e.ip} sends.",
+            ns,
+        )
+        yield route.add(
+            "default",
+            str(network.gateway),
+            e.ifname,
+            e.mac,
+            e.table,
+            f"By that table everything else goes to the gateway of {network.name}.",
+            ns,
+        )
+        yield route.add_rule(
+            str(e.ip),
+            e.table,
+            f"Replies of {e.ip} leave by {network.name}, where they were asked for: by another way nobody would "
+            "recognize them.",
+            ns,
+        )
 
     def publishing(self, network: Network, seen: Facts) -> Iterator[Step]:
         """What lets the host reach published ports by 127.0.0.1, and containers by the host's addresses."""
@@ -163,7 +223,7 @@ class Bridge:
             "that it came in.",
         )
 
-    def publish(self, endpoint: Endpoint, port: PublishedPort) -> Iterator[Step]:
+    def publish(self, endpoint: Endpoint, port: PublishedPort, seen: Facts) -> Iterator[Step]:
         """The tutorial's two DNAT rules: one for traffic that arrives, one for the host's own."""
         where = ("-d", f"{port.host_ip}/32") if port.host_ip else ()
         rule = (
@@ -182,19 +242,28 @@ class Bridge:
         target = ("DNAT", "--to-destination", port.destination(endpoint.ip))
         mark = f"{endpoint.container}/{endpoint.network}"
         named = f"{port.spec} leads to {endpoint.container}"
-        if not port.host_only:
+        for source in () if port.host_only else (port.allow_from or (None,)):
+            who = f"who comes from {source}" if source else "who comes from outside"
             yield iptables.append(
                 "nat",
                 "PREROUTING",
                 mark,
-                rule,
+                (*(("-s", str(source)) if source else ()), *rule),
                 target,
-                f"{named}, for who comes from outside. Only for addresses of this host: without dst-type LOCAL "
+                f"{named}, for {who}. Only for addresses of this host: without dst-type LOCAL "
                 "the rule would catch traffic to other machines' ports too.",
             )
         yield iptables.append(
             "nat", "OUTPUT", mark, rule, target, f"{named}, for the host itself: its own packets never pass PREROUTING."
         )
+        if port.protocol == "udp" and conntrack.TOOL in seen.tools:
+            for number in range(port.host_port, port.host_port + port.count):
+                yield conntrack.forget_port(
+                    number,
+                    port.host_ip,
+                    f"Who has sent to UDP port {number} before is led by the new rules too: the kernel asks them for "
+                    "the first packet alone, and remembers.",
+                )
 
 
 def _forwarding(seen: Facts) -> Iterator[Step]:

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from netwrap.model import Container, Endpoint, Netns, Network, Publication
+from netwrap.model import Container, Endpoint, Netns, Network, NetworkLink, Publication
 
 SHELL_PID = "$$"
 """In a command: the process that runs it, as a shell spells it. Names the host's own namespace."""
@@ -20,7 +20,7 @@ NO_ROW = 0
 
 _BARE = {SHELL_PID, "!"}  # words that a script's shell takes as they are, though shlex would quote them
 
-Object = Network | Container | Endpoint | Publication
+Object = Network | NetworkLink | Container | Endpoint | Publication
 """What a plan makes, apart from kernel objects: a row of the store."""
 
 
@@ -30,6 +30,8 @@ class Cmd:
 
     argv: tuple[str, ...]
     ns: Netns | None = None
+    may_find_nothing: bool = False
+    """Exit code 1 says that there was nothing to do, which is fine."""
 
     def line(self) -> tuple[str, ...]:
         """The words to spawn: `ip -n NS …` or `ip netns exec NS …` where it works in a namespace."""
@@ -41,7 +43,7 @@ class Cmd:
 
     def text(self) -> str:
         """The line in the exact form that a shell takes."""
-        return shell_line(self.line())
+        return shell_line(self.line()) + (" || true" if self.may_find_nothing else "")
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,19 @@ class Plan:
     makes: tuple[Object, ...] = ()
     removes: tuple[str, ...] = ()
     """Owners that no longer stand when the plan is done."""
+    warnings: tuple[str, ...] = ()
+    """Sentences that the user should read, whatever else is left out."""
 
     @property
     def tools(self) -> frozenset[str]:
         """The programs that the plan and its way back need."""
         return frozenset(c.argv[0] for s in self.steps for c in (s.do, s.undo) if c is not None)
+
+
+def is_undone_last(step: Step) -> bool:
+    """Says whether a step is taken back when all others are: traffic that is forgotten while a rule stands is
+    remembered anew."""
+    return step.probe.kind == "flows"
 
 
 def namespaces(steps: Iterable[Step]) -> tuple[Netns, ...]:

@@ -1,9 +1,34 @@
-"""Steps on routes: `ip route` (ip-route(8))."""
+"""Steps on routes: `ip route` and `ip rule` (ip-route(8), ip-rule(8))."""
 
 from __future__ import annotations
 
 from netwrap.model import Netns
 from netwrap.steps import Cmd, Probe, Step
+
+
+def add(dst: str, gateway: str | None, name: str, mac: str, table: int, why: str, ns: Netns | None = None) -> Step:
+    """Adds a route to a table of its own; without a gateway, to what is on the link."""
+    via = ("via", gateway) if gateway else ()
+    words = (dst, *via, "dev", name, "table", str(table))
+    return Step(
+        "route add",
+        Cmd(("ip", "route", "add", *words), ns),
+        Cmd(("ip", "route", "del", *words), ns),
+        Probe("route", (name, mac, dst, gateway or "", str(table)), ns),
+        why,
+    )
+
+
+def add_rule(source: str, table: int, why: str, ns: Netns | None = None) -> Step:
+    """Has packets from an address look into a table of routes before the main one (ip-rule(8))."""
+    words = ("from", source, "table", str(table))
+    return Step(
+        "rule add",
+        Cmd(("ip", "rule", "add", *words), ns),
+        Cmd(("ip", "rule", "del", *words), ns),
+        Probe("ip rule", (source, str(table)), ns),
+        why,
+    )
 
 
 def add_default(gateway: str, name: str, mac: str, why: str, ns: Netns | None = None) -> Step:

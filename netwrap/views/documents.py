@@ -15,7 +15,7 @@ def dumps(data: object) -> str:
     return json.dumps(data, indent=2, default=str)
 
 
-def network(found: Network, health: str, endpoints: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def network(found: Network, state: State, health: str, endpoints: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """A network; `links` are the networks that it is linked to."""
     return {
         "name": found.name,
@@ -27,7 +27,7 @@ def network(found: Network, health: str, endpoints: Iterable[dict[str, Any]]) ->
         "mtu": found.mtu,
         "internal": found.internal,
         "state": health,
-        "links": [],
+        "links": list(state.linked_to(found.name)),
         "endpoints": list(endpoints),
     }
 
@@ -43,6 +43,7 @@ def endpoint(found: Endpoint, container: Container, state: State, health: str) -
         "ifname": found.ifname,
         "veth": found.veth,
         "ports": [port.spec for port in state.ports_of(found)],
+        "allow_from": {p.spec: [str(net) for net in p.allow_from] for p in state.ports_of(found) if p.allow_from},
         "state": health,
     }
 

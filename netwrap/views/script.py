@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 
-from netwrap.steps import Plan, Step, shell_line
+from netwrap.steps import Plan, Step, is_undone_last, shell_line
 
 _WIDTH = 100
 
@@ -22,7 +22,8 @@ def script(plan: Plan) -> str:
 
 def run_script(plan: Plan, command: Sequence[str]) -> str:
     """The plan, then a command in the foreground, then the plan's way back, whatever the command's end."""
-    back = [step.undo.text() for step in reversed(plan.steps) if step.undo is not None]
+    order = sorted(enumerate(plan.steps), key=lambda place: (is_undone_last(place[1]), -place[0]))
+    back = [step.undo.text() for _, step in order if step.undo is not None]
     lines = [
         script(plan),
         "# The command; then every step is taken back.",

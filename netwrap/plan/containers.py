@@ -1,43 +1,23 @@
-"""From a wish, the facts and what stands, to a Plan. Everything is checked here, before the first change."""
+"""Plans a container's place on a network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
-from itertools import islice
+from ipaddress import IPv4Address
+from itertools import count
 
 from netwrap import drivers
 from netwrap.errors import BadInput, NetwrapError
-from netwrap.facts import Facts, Space, holds
-from netwrap.ipam import free_subnet, next_address
-from netwrap.model import (
-    Container,
-    Endpoint,
-    Network,
-    Publication,
-    PublishedPort,
-    State,
-    bridge_name,
-    digest,
-    is_name,
-    mac_of,
-    usable,
-)
+from netwrap.facts import Facts, Space
+from netwrap.ipam import next_address
+from netwrap.model import Container, Endpoint, Network, PublishedPort, State, digest, is_name, mac_of, usable
+from netwrap.plan.common import refuse_down
+from netwrap.plan.ports import publish
 from netwrap.steps import Plan, Step, netns, owned
 
-
-@dataclass(frozen=True)
-class NetworkWish:
-    """`network create`: None is "choose for me"; mtu in bytes."""
-
-    name: str
-    driver: str = "bridge"
-    subnet: IPv4Network | None = None
-    gateway: IPv4Address | None = None
-    ip_range: IPv4Network | None = None
-    mtu: int | None = None
-    internal: bool = False
+BRIDGE_PORTS = 1023
+"""A bridge takes no more ports: BR_MAX_PORTS in net/bridge/br_private.h of the kernel, 1 << 10, port 0 not used."""
 
 
 @dataclass(frozen=True)
@@ -54,87 +34,14 @@ class ConnectWish:
     ports: tuple[PublishedPort, ...] = ()
 
 
-def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
-    """Plans a network, and the host's part where it is the first. Errors: BadInput."""
-    driver = drivers.load(wish.driver)
-    network = _network(wish, seen, state)
-    steps = owned(network.owner, driver.create(network, seen))
-    already: tuple[str, ...] = ()
-    steps += _shared("host", driver.host(seen), seen, state)
-    if "host" not in state.owners and not any(s.kind == "sysctl" for s in steps):
-        already = ("forwarding is on already; it stays as it is, also afterwards",)
-    steps += owned(network.owner, driver.forward(network, seen))
-    _refuse_existing_chains(steps, seen)
-    return Plan(f"network create {network.name}", steps, already, (network,))
-
-
-def _shared(owner: str, steps: Iterable[Step], seen: Facts, state: State) -> tuple[Step, ...]:
-    """The steps of a shared object; where it stands, those that do not hold: a teardown that failed left the rest."""
-    return owned(owner, (s for s in steps if owner not in state.owners or holds(s.probe, seen) is False))
-
-
-def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
-    if wish.name in state.networks:
-        raise BadInput(f"network {wish.name!r} exists", f"netwrap network inspect {wish.name}")
-    bridge = bridge_name(wish.name)
-    if seen.host.has_name(bridge):
-        raise BadInput(
-            f"an interface {bridge!r} is there already, and it is not netwrap's",
-            f"ip link show dev {bridge}  # whose is it? choose another name",
-        )
-    subnet = wish.subnet or free_subnet(
-        [net for net, _ in seen.occupied()] + [n.subnet for n in state.networks.values()]
-    )
-    _refuse_overlap(subnet, seen, state)
-    gateway = wish.gateway or subnet.network_address + 1
-    if not usable(subnet, gateway):
-        raise BadInput(
-            f"gateway {gateway} is no host's address in {subnet}",
-            f"netwrap network create --subnet {subnet} --gateway {subnet.network_address + 1} {wish.name}",
-        )
-    if wish.ip_range is not None and not wish.ip_range.subnet_of(subnet):
-        raise BadInput(
-            f"range {wish.ip_range} is not inside {subnet}",
-            f"netwrap network create --subnet {subnet} --ip-range {next(subnet.subnets())} {wish.name}",
-        )
-    if wish.ip_range is not None and all(ip == gateway or not usable(subnet, ip) for ip in islice(wish.ip_range, 4)):
-        raise BadInput(
-            f"range {wish.ip_range} has no address for a container",
-            f"netwrap network create --subnet {subnet} {wish.name}",
-        )
-    mtu = wish.mtu if wish.mtu is not None else seen.default_mtu()
-    if not 68 <= mtu <= 65535:
-        raise BadInput(f"MTU {mtu} is not from 68 to 65535", f"netwrap network create --mtu 1500 {wish.name}")
-    return Network(wish.name, wish.driver, subnet, gateway, bridge, mtu, wish.internal, wish.ip_range)
-
-
-def _refuse_overlap(subnet: IPv4Network, seen: Facts, state: State) -> None:
-    own = [(n.subnet, f"network {n.name!r} ({n.subnet})") for n in state.networks.values()]
-    for net, where in own + seen.occupied():
-        if subnet.overlaps(net):
-            raise BadInput(
-                f"subnet {subnet} overlaps {where}; the kernel would take it and send packets astray",
-                "netwrap network create NAME  # without --subnet a free one is chosen",
-            )
-
-
-def _refuse_existing_chains(steps: Iterable[Step], seen: Facts) -> None:
-    for step in steps:
-        if step.kind == "chain" and step.probe.key in seen.rules:
-            table, chain = step.probe.key
-            raise BadInput(
-                f"a chain {chain} is there already in the {table} table, and not by this state",
-                f"iptables -w -t {table} -S {chain}  # what is in it; netwrap --state-dir DIR finds its state",
-            )
-
-
 def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None = None) -> Plan:
     """Plans one container's place on a network, with its ports; `made` is a new one whose handle is there already.
 
     Errors: BadInput, NetwrapError.
     """
     network = state.network(wish.network)
-    _refuse_down(network, seen)
+    refuse_down(network, seen)
+    _refuse_full(network, seen)
     taken = {e.ip for e in state.endpoints_of(network=network.name)} | {network.gateway} | seen.addresses()
     ip = _address(wish, network, taken, state)
     container, is_new = (made, True) if made else _container(wish, ip, seen, state)
@@ -146,6 +53,7 @@ def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None
     if is_new and container.ours and not made:
         steps += owned(container.owner, (_handle(container),))
     steps += owned(endpoint.owner, driver.connect(network, endpoint, container, seen))
+    steps += _replies(endpoint, container, state)
     already: tuple[str, ...] = ()
     if not endpoint.default_route:
         already = (f"{container.name} gets no default route by {network.name}",)
@@ -154,36 +62,34 @@ def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None
     if not wish.ports:
         return plan
     published = publish(endpoint, wish.ports, seen, state)
-    return replace(plan, steps=steps + published.steps, makes=plan.makes + published.makes)
+    return replace(
+        plan,
+        steps=steps + published.steps,
+        already=already + published.already,
+        makes=plan.makes + published.makes,
+        warnings=published.warnings,
+    )
 
 
-def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, state: State) -> Plan:
-    """Plans ports of an endpoint, with what its network needs for the first of them. Errors: BadInput."""
-    network = state.network(endpoint.network)
-    if network.internal:
-        raise BadInput(
-            f"network {network.name!r} is internal: it publishes nothing",
-            "netwrap network create NAME, without --internal",
-        )
-    driver = drivers.load(network.driver)
-    place = f"{endpoint.container}/{endpoint.network}"
-    steps = _shared(f"published:{network.name}", driver.publishing(network, seen), seen, state)
-    steps += _shared(f"hairpin:{place}", driver.hairpin(endpoint), seen, state)
-    publications = []
-    for number, port in enumerate(ports):
-        _refuse_taken(port, ports[:number], seen, state)
-        publication = Publication(endpoint.container, endpoint.network, port)
-        steps += owned(publication.owner, driver.publish(endpoint, port))
-        publications.append(publication)
-    title = f"publish {endpoint.container} {' '.join(p.spec for p in ports)}"
-    return Plan(title, steps, makes=tuple(publications))
+def _replies(endpoint: Endpoint, container: Container, state: State) -> tuple[Step, ...]:
+    """What an endpoint with the default route needs as soon as its container is on a second network."""
+    others = state.endpoints_of(container=container.name)
+    steps: tuple[Step, ...] = ()
+    for found in (*others, endpoint) if others else ():
+        owner = f"replies:{found.container}/{found.network}"
+        if found.default_route and owner not in state.owners:
+            network = state.network(found.network)
+            steps += owned(owner, drivers.load(network.driver).replies(network, found, container))
+    return steps
 
 
-def _refuse_down(network: Network, seen: Facts) -> None:
-    if network.bridge not in seen.host.links:
+def _refuse_full(network: Network, seen: Facts) -> None:
+    ports = sum(link.master == network.bridge for link in seen.host.links.values())
+    if ports >= BRIDGE_PORTS:
         raise NetwrapError(
-            f"network {network.name!r} is down: its bridge {network.bridge} is gone",
-            f"netwrap network remove --force {network.name}, then create it again",
+            f"network {network.name!r} is full: its bridge {network.bridge} has {ports} ports, and the kernel's limit "
+            f"is {BRIDGE_PORTS}",
+            "netwrap network create NAME  # another network; `netwrap network link` joins the two",
         )
 
 
@@ -310,7 +216,14 @@ def _endpoint(
         veth_mac,
         f"peer{suffix}",
         default_route=not (network.internal or has_default or any(e.default_route for e in others)),
+        table=_free_table(space, others),
     )
+
+
+def _free_table(space: Space, others: tuple[Endpoint, ...]) -> int:
+    """The number of a routing table that nobody uses in a container."""
+    taken = {r.table for r in space.routes} | {table for _, table in space.policy} | {str(e.table) for e in others}
+    return next(n for n in count(101) if str(n) not in taken)
 
 
 def _macs(network: Network, state: State) -> dict[str, str]:
@@ -348,24 +261,3 @@ def _ifname(wish: ConnectWish, container: Container, space: Space, others: tuple
             f"netwrap connect --net {wish.network} --pid PID  # without --ifname one is chosen",
         )
     return wish.ifname
-
-
-def _refuse_taken(port: PublishedPort, before: tuple[PublishedPort, ...], seen: Facts, state: State) -> None:
-    for publication in state.publications:
-        if publication.port.clashes(port):
-            raise BadInput(
-                f"port {port.spec}: {publication.container} publishes {publication.port.spec}",
-                f"netwrap unpublish {publication.container} {publication.port.spec}  # or choose another host port",
-            )
-    if any(port.clashes(other) for other in before):
-        raise BadInput(f"port {port.spec}: two ports of this command are for one host port", "netwrap publish --help")
-    if port.host_ip is not None and not port.host_ip.is_loopback and port.host_ip not in seen.addresses():
-        raise BadInput(f"port {port.spec}: this machine has no address {port.host_ip}", "ip -br addr")
-    for listener in seen.listeners:
-        taken = PublishedPort(listener.port, listener.port, listener.protocol, 1, listener.ip)
-        if port.clashes(taken):
-            where = f"{listener.ip or '*'}:{listener.port}/{listener.protocol}"
-            raise BadInput(
-                f"port {port.spec}: a socket of this host listens on {where}",
-                f"ss -lnp 'sport = :{listener.port}'  # who listens; or choose another host port",
-            )

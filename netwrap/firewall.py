@@ -1,0 +1,92 @@
+"""What the rules of others on this machine mean for ours."""
+
+from __future__ import annotations
+
+from netwrap.facts import Facts, Rule
+from netwrap.model import PublishedPort
+from netwrap.steps.iptables import MARK
+
+_OWNERS = {
+    "DOCKER": "Docker",
+    "ufw-": "ufw",
+    "INPUT_ZONES": "firewalld",
+    "FORWARD_IN_ZONES": "firewalld",
+    "FORWARD_POLICIES": "firewalld",
+    "KUBE-": "Kubernetes",
+    "LIBVIRT_": "libvirt",
+    "NETAVARK": "Podman",
+    "CNI-": "CNI plugins",
+}
+"""How the names of their chains begin."""
+
+
+def by_whom(seen: Facts, chain: str) -> str:
+    """Who, by the names of the chains that a built-in chain of the filter table leads to, has set it up."""
+    found = {who for start, who in _OWNERS.items() for name in _reached(seen, chain) if name.startswith(start)}
+    return " and ".join(sorted(found)) or "by hand, or by a tool whose chains netwrap does not know"
+
+
+def guard(seen: Facts, chain: str = "INPUT") -> str | None:
+    """What turns away packets in a built-in chain that no other rule lets in: its policy, or a rule for all of them."""
+    if seen.policies.get(("filter", chain), "ACCEPT") != "ACCEPT":
+        return f"policy {seen.policies['filter', chain]}"
+    for name in _reached(seen, chain, by_all=True):
+        for rule in seen.rules.get(("filter", name), ()):
+            if target(rule) in ("DROP", "REJECT") and not conditions(rule):
+                return f"-A {name} {' '.join(rule)}"
+    return None
+
+
+def dnat_of_others(port: PublishedPort, seen: Facts) -> str | None:
+    """A rule of somebody else's that leads the same host port elsewhere already."""
+    for (table, chain), rules in seen.rules.items():
+        for rule in rules if table == "nat" else ():
+            if target(rule) == "DNAT" and not is_ours(rule) and _is_for(rule, port):
+                return f"-t nat -A {chain} {' '.join(rule)}"
+    return None
+
+
+def is_ours(rule: Rule) -> bool:
+    """Says whether a rule bears our mark."""
+    return value(rule, "--comment").startswith(MARK)
+
+
+def target(rule: Rule) -> str:
+    """Where a rule leads: a verdict or a chain."""
+    return value(rule, "-j") or value(rule, "-g")
+
+
+def value(rule: Rule, option: str) -> str:
+    """What stands behind an option of a rule."""
+    return rule[rule.index(option) + 1] if option in rule[:-1] else ""
+
+
+def _is_for(rule: Rule, port: PublishedPort) -> bool:
+    first, _, last = value(rule, "--dport").partition(":")
+    if value(rule, "-p") != port.protocol or not first.isdigit():
+        return False
+    theirs = range(int(first), int(last or first) + 1)
+    ours = range(port.host_port, port.host_port + port.count)
+    where = value(rule, "-d").removesuffix("/32")
+    return bool(set(theirs) & set(ours)) and (not where or port.host_ip is None or where == str(port.host_ip))
+
+
+def conditions(rule: Rule) -> bool:
+    """Says whether a rule is for some packets only; comments and the kind of a REJECT are no conditions."""
+    words = list(rule[: rule.index("-j" if "-j" in rule else "-g")]) if {"-j", "-g"} & {*rule} else list(rule)
+    if "--comment" in words:
+        at = words.index("--comment")
+        del words[at : at + 2]
+    return [w for w in words if w not in ("-m", "comment")] != []
+
+
+def _reached(seen: Facts, chain: str, *, by_all: bool = False) -> list[str]:
+    """The chains of the filter table that a packet may come to from one, that one first; or that each has to pass."""
+    found = [chain]
+    for name in found:
+        for rule in seen.rules.get(("filter", name), ()):
+            if by_all and conditions(rule):
+                continue
+            if ("filter", target(rule)) in seen.rules and target(rule) not in found:
+                found.append(target(rule))
+    return found

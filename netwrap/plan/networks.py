@@ -1,0 +1,122 @@
+"""Plans networks and what links them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from itertools import islice
+
+from netwrap import drivers
+from netwrap.errors import BadInput
+from netwrap.facts import Facts
+from netwrap.ipam import free_subnet
+from netwrap.model import Network, NetworkLink, State, bridge_name, usable
+from netwrap.plan.common import refuse_down, shared
+from netwrap.steps import Plan, Step, owned
+
+
+@dataclass(frozen=True)
+class NetworkWish:
+    """`network create`: None is "choose for me"; mtu in bytes."""
+
+    name: str
+    driver: str = "bridge"
+    subnet: IPv4Network | None = None
+    gateway: IPv4Address | None = None
+    ip_range: IPv4Network | None = None
+    mtu: int | None = None
+    internal: bool = False
+
+
+def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
+    """Plans a network, and the host's part where it is the first. Errors: BadInput."""
+    driver = drivers.load(wish.driver)
+    network = _network(wish, seen, state)
+    steps = owned(network.owner, driver.create(network, seen))
+    already: tuple[str, ...] = ()
+    steps += shared("host", driver.host(seen), seen, state)
+    if "host" not in state.owners and not any(s.kind == "sysctl" for s in steps):
+        already = ("forwarding is on already; it stays as it is, also afterwards",)
+    steps += owned(network.owner, driver.forward(network, seen))
+    _refuse_existing_chains(steps, seen)
+    return Plan(f"network create {network.name}", steps, already, (network,))
+
+
+def network_link(names: tuple[str, str], seen: Facts, state: State) -> Plan:
+    """Plans that containers of two networks reach each other. Errors: BadInput, NetwrapError."""
+    one, other = sorted((state.network(name) for name in names), key=lambda n: n.name)
+    if one == other:
+        raise BadInput(f"network {one.name!r} cannot be linked to itself", "netwrap network link A B")
+    if other.name in state.linked_to(one.name):
+        raise BadInput(f"{one.name} and {other.name} are linked already", f"netwrap network inspect {one.name}")
+    for network in (one, other):
+        refuse_down(network, seen)
+        if network.internal:
+            raise BadInput(
+                f"network {network.name!r} is internal: it has no way to another network",
+                "netwrap network create NAME  # without --internal",
+            )
+        if network.driver != one.driver:
+            raise BadInput(
+                f"{one.name} is of driver {one.driver}, {network.name} of {network.driver}: they cannot be linked",
+                "netwrap network list",
+            )
+    link = NetworkLink(one.name, other.name)
+    steps = owned(link.owner, drivers.load(one.driver).link(one, other, seen))
+    return Plan(f"network link {one.name} {other.name}", steps, makes=(link,))
+
+
+def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
+    if wish.name in state.networks:
+        raise BadInput(f"network {wish.name!r} exists", f"netwrap network inspect {wish.name}")
+    bridge = bridge_name(wish.name)
+    if seen.host.has_name(bridge):
+        raise BadInput(
+            f"an interface {bridge!r} is there already, and it is not netwrap's",
+            f"ip link show dev {bridge}  # whose is it? choose another name",
+        )
+    subnet = wish.subnet or free_subnet(
+        [net for net, _ in seen.occupied()] + [n.subnet for n in state.networks.values()]
+    )
+    _refuse_overlap(subnet, seen, state)
+    gateway = wish.gateway or subnet.network_address + 1
+    if not usable(subnet, gateway):
+        raise BadInput(
+            f"gateway {gateway} is no host's address in {subnet}",
+            f"netwrap network create --subnet {subnet} --gateway {subnet.network_address + 1} {wish.name}",
+        )
+    if wish.ip_range is not None and not wish.ip_range.subnet_of(subnet):
+        raise BadInput(
+            f"range {wish.ip_range} is not inside {subnet}",
+            f"netwrap network create --subnet {subnet} --ip-range {next(subnet.subnets())} {wish.name}",
+        )
+    if wish.ip_range is not None and all(ip == gateway or not usable(subnet, ip) for ip in islice(wish.ip_range, 4)):
+        raise BadInput(
+            f"range {wish.ip_range} has no address for a container",
+            f"netwrap network create --subnet {subnet} {wish.name}",
+        )
+    mtu = wish.mtu if wish.mtu is not None else seen.default_mtu()
+    if not 68 <= mtu <= 65535:
+        raise BadInput(f"MTU {mtu} is not from 68 to 65535", f"netwrap network create --mtu 1500 {wish.name}")
+    return Network(wish.name, wish.driver, subnet, gateway, bridge, mtu, wish.internal, wish.ip_range)
+
+
+def _refuse_overlap(subnet: IPv4Network, seen: Facts, state: State) -> None:
+    own = [(n.subnet, f"network {n.name!r} ({n.subnet})") for n in state.networks.values()]
+    for net, where in own + seen.occupied():
+        if subnet.overlaps(net):
+            raise BadInput(
+                f"subnet {subnet} overlaps {where}; the kernel would take it and send packets astray",
+                "netwrap network create NAME  # without --subnet a free one is chosen",
+            )
+
+
+def _refuse_existing_chains(steps: Iterable[Step], seen: Facts) -> None:
+    for step in steps:
+        if step.kind == "chain" and step.probe.key in seen.rules:
+            table, chain = step.probe.key
+            raise BadInput(
+                f"a chain {chain} is there already in the {table} table, and not by this state",
+                f"iptables -w -t {table} -S {chain}  # what is in it; netwrap --state-dir DIR finds its state",
+            )

@@ -1,0 +1,83 @@
+"""Plans published ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netwrap import drivers, firewall
+from netwrap.errors import BadInput
+from netwrap.facts import Facts
+from netwrap.model import Endpoint, Publication, PublishedPort, State
+from netwrap.plan.common import shared
+from netwrap.steps import Plan, conntrack, owned
+
+
+def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, state: State) -> Plan:
+    """Plans ports of an endpoint, with what its network needs for the first of them. Errors: BadInput."""
+    network = state.network(endpoint.network)
+    if network.internal:
+        raise BadInput(
+            f"network {network.name!r} is internal: it publishes nothing",
+            "netwrap network create NAME, without --internal",
+        )
+    driver = drivers.load(network.driver)
+    place = f"{endpoint.container}/{endpoint.network}"
+    steps = shared(f"published:{network.name}", driver.publishing(network, seen), seen, state)
+    steps += shared(f"hairpin:{place}", driver.hairpin(endpoint), seen, state)
+    publications = []
+    for number, port in enumerate(ports):
+        _refuse_taken(port, ports[:number], seen, state)
+        publication = Publication(endpoint.container, endpoint.network, port)
+        steps += owned(publication.owner, driver.publish(endpoint, port, seen))
+        publications.append(publication)
+    title = f"publish {endpoint.container} {' '.join(p.spec for p in ports)}"
+    already: tuple[str, ...] = ()
+    if any(p.protocol == "udp" for p in ports) and conntrack.TOOL not in seen.tools:
+        already = (
+            "conntrack is not installed: who has sent to this UDP port a moment ago may be led the old way for up to "
+            "three minutes (sudo apt-get install conntrack)",
+        )
+    return Plan(title, steps, already, tuple(publications), warnings=tuple(_opened(ports, seen)))
+
+
+def _opened(ports: tuple[PublishedPort, ...], seen: Facts) -> Iterator[str]:
+    """What is opened to everybody past the rules with which the host guards its own ports."""
+    guard = firewall.guard(seen)
+    for port in ports:
+        if guard and not port.host_only and not port.allow_from:
+            who = firewall.by_whom(seen, "INPUT")
+            yield (
+                f"{port.spec} is open to everybody who reaches this host: forwarded packets do not meet INPUT rules "
+                f"({guard}; {who}). --allow-from CIDR limits who may use it"
+            )
+
+
+def _refuse_taken(port: PublishedPort, before: tuple[PublishedPort, ...], seen: Facts, state: State) -> None:
+    for publication in state.publications:
+        if publication.port.clashes(port):
+            raise BadInput(
+                f"port {port.spec}: {publication.container} publishes {publication.port.spec}",
+                f"netwrap unpublish {publication.container} {publication.port.spec}  # or choose another host port",
+            )
+    if any(port.clashes(other) for other in before):
+        raise BadInput(f"port {port.spec}: two ports of this command are for one host port", "netwrap publish --help")
+    if port.host_ip is not None and not port.host_ip.is_loopback and port.host_ip not in seen.addresses():
+        raise BadInput(f"port {port.spec}: this machine has no address {port.host_ip}", "ip -br addr")
+    if port.allow_from and port.host_only:
+        raise BadInput(
+            f"port {port.spec}: only this host reaches {port.host_ip}; --allow-from has nobody to let in",
+            "netwrap publish NAME 8080:80 --allow-from 192.168.50.0/24",
+        )
+    if rule := firewall.dnat_of_others(port, seen):
+        raise BadInput(
+            f"port {port.spec}: a rule that is not netwrap's leads it elsewhere: {rule}",
+            "iptables-save -t nat  # whose is it? or choose another host port",
+        )
+    for listener in seen.listeners:
+        taken = PublishedPort(listener.port, listener.port, listener.protocol, 1, listener.ip)
+        if port.clashes(taken):
+            where = f"{listener.ip or '*'}:{listener.port}/{listener.protocol}"
+            raise BadInput(
+                f"port {port.spec}: a socket of this host listens on {where}",
+                f"ss -lnp 'sport = :{listener.port}'  # who listens; or choose another host port",
+            )

@@ -1,0 +1,125 @@
+"""What the rules of others mean, read from texts as iptables-save prints them."""
+
+from __future__ import annotations
+
+import pytest
+
+from netwrap import firewall
+from netwrap.facts import Facts, parse_policies, parse_rules
+from netwrap.model import published_port
+
+UFW = """
+*filter
+:INPUT DROP [12:720]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:ufw-before-input - [0:0]
+-A INPUT -j ufw-before-input
+-A ufw-before-input -i lo -j ACCEPT
+COMMIT
+"""
+FIREWALLD = """
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:INPUT_ZONES - [0:0]
+:IN_public - [0:0]
+-A INPUT -i lo -j ACCEPT
+-A INPUT -j INPUT_ZONES
+-A INPUT -m conntrack --ctstate INVALID -j DROP
+-A INPUT -m comment --comment "the rest" -j REJECT --reject-with icmp-host-prohibited
+-A INPUT_ZONES -g IN_public
+COMMIT
+"""
+FAIL2BAN = """
+*filter
+:INPUT ACCEPT [0:0]
+:f2b-sshd - [0:0]
+-A INPUT -p tcp -m multiport --dports 22 -j f2b-sshd
+-A f2b-sshd -s 203.0.113.66/32 -j REJECT --reject-with icmp-port-unreachable
+-A f2b-sshd -j RETURN
+COMMIT
+"""
+OURS = """
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:NETWRAP - [0:0]
+:NETWRAP-a - [0:0]
+-A FORWARD -m comment --comment "netwrap:host" -j NETWRAP
+-A NETWRAP -o a -m comment --comment "netwrap:a" -j NETWRAP-a
+-A NETWRAP-a -m comment --comment "netwrap:a" -j DROP
+COMMIT
+"""
+BEHIND = """
+*filter
+:INPUT ACCEPT [0:0]
+:guard - [0:0]
+-A INPUT -j guard
+-A guard -j DROP
+COMMIT
+"""
+
+
+def facts(text: str) -> Facts:
+    return Facts(rules=parse_rules(text), policies=parse_policies(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "chain", "guard", "who"),
+    [
+        (UFW, "INPUT", "policy DROP", "ufw"),
+        (UFW, "FORWARD", "policy DROP", "by hand"),
+        (
+            FIREWALLD,
+            "INPUT",
+            "-A INPUT -m comment --comment the rest -j REJECT --reject-with icmp-host-prohibited",
+            "firewalld",
+        ),
+        (FIREWALLD, "FORWARD", None, "by hand"),
+        (FAIL2BAN, "INPUT", None, "by hand"),
+        (OURS, "FORWARD", None, "by hand"),
+        (BEHIND, "INPUT", "-A guard -j DROP", "by hand"),
+        ("", "INPUT", None, "by hand"),
+    ],
+)
+def test_what_turns_everybody_away_and_who_set_it_up(text: str, chain: str, guard: str | None, who: str) -> None:
+    assert firewall.guard(facts(text), chain) == guard
+    assert firewall.by_whom(facts(text), chain).startswith(who)
+
+
+def test_two_who_set_a_chain_up_are_both_named() -> None:
+    text = "*filter\n:FORWARD DROP [0:0]\n:DOCKER-USER - [0:0]\n:KUBE-FORWARD - [0:0]\n"
+    text += "-A FORWARD -j KUBE-FORWARD\n-A FORWARD -j DOCKER-USER\nCOMMIT\n"
+    assert firewall.by_whom(facts(text), "FORWARD") == "Docker and Kubernetes"
+
+
+THEIRS = "-p tcp -m tcp --dport 8088 -j DNAT --to-destination 172.17.0.2:80"
+
+
+@pytest.mark.parametrize(
+    ("rule", "spec", "taken"),
+    [
+        (THEIRS, "8088:80", True),
+        (THEIRS, "8000-8090:8000-8090", True),
+        (THEIRS, "127.0.0.1:8088:80", True),
+        (THEIRS, "8089:80", False),
+        (THEIRS, "8088:80/udp", False),
+        (THEIRS.replace("8088", "8000:8100"), "8088:80", True),
+        (f"-d 192.168.1.10/32 {THEIRS}", "192.168.1.10:8088:80", True),
+        (f"-d 192.168.1.10/32 {THEIRS}", "192.168.1.11:8088:80", False),
+        (f"-d 192.168.1.10/32 {THEIRS}", "8088:80", True),
+        (f"-m comment --comment netwrap:c1/a {THEIRS}", "8088:80", False),
+        ("-p tcp -m tcp --dport 8088 -j REDIRECT --to-ports 80", "8088:80", False),
+        ("-p tcp -j DNAT --to-destination 172.17.0.2", "8088:80", False),
+    ],
+)
+def test_a_port_that_a_rule_of_others_leads_elsewhere_is_found(rule: str, spec: str, taken: bool) -> None:
+    text = f"*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n-A DOCKER {rule}\nCOMMIT\n"
+    found = firewall.dnat_of_others(published_port(spec), facts(text))
+    assert found == (f"-t nat -A DOCKER {rule}" if taken else None)
+
+
+def test_the_same_rule_in_another_table_is_no_port() -> None:
+    text = f"*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {THEIRS}\nCOMMIT\n"
+    assert firewall.dnat_of_others(published_port("8088:80"), facts(text)) is None

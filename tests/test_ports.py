@@ -1,0 +1,60 @@
+"""Ports that are published: what is said beside the steps, and where a bridge is full."""
+
+from __future__ import annotations
+
+import pytest
+from toyspace import ToyLink
+from world import World
+
+
+@pytest.fixture
+def connected(world: World) -> World:
+    world.must("network create --subnet 10.0.0.1/24 testbridge --quiet")
+    world.must("connect --pid 64560 --name bird2 --net testbridge --quiet")
+    return world
+
+
+def warnings(world: World, line: str) -> list[str]:
+    result = world.netwrap(line)
+    assert result.code == 0, result.err
+    return [said for said in result.err.splitlines() if said.startswith("netwrap: ")]
+
+
+@pytest.mark.parametrize("how", ["--quiet", "--batch", "--dry-run"])
+def test_publishing_past_the_input_rules_of_the_host_is_said_each_port_once(how: str, connected: World) -> None:
+    connected.prepare("iptables -w -P INPUT DROP")
+    first, second = warnings(connected, f"publish bird2 8080:80 127.0.0.1:8081:80 8082:80/udp {how}")
+    assert first.startswith("netwrap: 8080:80/tcp is open to everybody")
+    assert "policy DROP" in first
+    assert "--allow-from" in first
+    assert second.startswith("netwrap: 8082:80/udp ")
+
+
+def test_a_port_for_some_only_and_a_host_without_input_rules_get_no_warning(connected: World) -> None:
+    assert warnings(connected, "publish bird2 8080:80") == []
+    connected.prepare("iptables -w -P INPUT DROP")
+    assert warnings(connected, "publish bird2 8081:80 --allow-from 192.168.50.0/24") == []
+
+
+def test_connect_with_a_port_warns_too(connected: World) -> None:
+    connected.prepare("iptables -w -P INPUT DROP")
+    assert len(warnings(connected, "connect --pid 64561 --net testbridge -p 8080:80")) == 1
+
+
+def test_without_conntrack_udp_ports_come_with_a_word_about_it(connected: World) -> None:
+    assert "conntrack is not installed" in connected.netwrap("publish bird2 8080:80/udp").err
+    assert "conntrack" not in connected.netwrap("publish bird2 8080:80").err
+    connected.prepare("install conntrack")
+    assert "not installed" not in connected.netwrap("publish bird2 8081:80/udp").err
+
+
+def test_the_1024th_port_of_a_bridge_is_refused_and_nothing_is_left(connected: World) -> None:
+    for n in range(1022):
+        connected.kernel.host.links[f"d{n}"] = ToyLink(f"d{n}", "02:00:00:00:00:01", "veth", master="testbridge")
+    before = connected.everything()
+    what, hint = connected.netwrap("connect --pid 64561 --net testbridge").complaint
+    assert what.startswith("network 'testbridge' is full: its bridge testbridge has 1023 ports")
+    assert hint.startswith("netwrap network create")
+    assert connected.everything() == before
+    del connected.kernel.host.links["d0"]
+    connected.must("connect --pid 64561 --net testbridge --quiet")

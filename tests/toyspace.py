@@ -1,0 +1,94 @@
+"""The toy kernel's namespaces: links, addresses, routes, and which source address looks into which table of routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from toywords import must
+
+from netwrap.facts import Route
+
+LOOPBACK_MAC = "00:00:00:00:00:00"
+
+
+@dataclass(eq=False)
+class ToyLink:
+    """A link; a veth knows its other end, wherever that is."""
+
+    name: str
+    mac: str
+    kind: str = ""
+    up: bool = False
+    master: str | None = None
+    group: str = "default"
+    mtu: int = 1500
+    mtu_is_set: bool = False
+    hairpin: bool = False
+    altnames: tuple[str, ...] = ()
+    peer: ToyLink | None = None
+
+
+@dataclass
+class Namespace:
+    """Links by name, addresses as (link, CIDR) in their order, routes that are not connected ones."""
+
+    links: dict[str, ToyLink] = field(default_factory=lambda: {"lo": ToyLink("lo", LOOPBACK_MAC, "", mtu=65536)})
+    addrs: list[tuple[str, str]] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+    policy: list[tuple[str, str]] = field(default_factory=list)
+
+    def connected(self) -> list[Route]:
+        """The routes that the kernel makes of the addresses of links that are up."""
+        return [
+            Route(str(IPv4Interface(cidr).network), dev)
+            for dev, cidr in self.addrs
+            if dev != "lo" and self.links[dev].up
+        ]
+
+
+def change_route(ns: Namespace, how: str, words: list[str], *, everywhere: str | None) -> None:
+    """`ip route add` and `del`; by the link `everywhere` any gateway counts as reachable."""
+    match words:
+        case ["default", "via", gateway, "dev", name, *rest]:
+            route = Route("default", name, gateway, _table(rest))
+        case [dst, "dev", name, "table", table]:
+            assert str(IPv4Network(dst)) == dst
+            route = Route(dst, name, None, table)
+        case _:
+            raise AssertionError(f"unknown: ip route {how} {words}")
+    must(name in ns.links, f'Cannot find device "{name}"')
+    if how == "add":
+        must(ns.links[name].up, "RTNETLINK answers: Network is down")
+        must(route.via is None or name == everywhere or _reaches(ns, route), "Error: Nexthop has invalid gateway.")
+        taken = any((r.dst, r.table) == (route.dst, route.table) for r in ns.routes)
+        must(not taken, "RTNETLINK answers: File exists")
+        ns.routes.append(route)
+    else:
+        assert how == "del"
+        must(route in ns.routes, "RTNETLINK answers: No such process")
+        ns.routes.remove(route)
+
+
+def change_rule(ns: Namespace, how: str, rule: tuple[str, str]) -> None:
+    """`ip rule add` and `del`."""
+    if how == "add":
+        must(rule not in ns.policy, "RTNETLINK answers: File exists")
+        ns.policy.append(rule)
+    else:
+        assert how == "del"
+        must(rule in ns.policy, "RTNETLINK answers: No such file or directory")
+        ns.policy.remove(rule)
+
+
+def _table(words: list[str]) -> str:
+    if not words:
+        return "main"
+    word, table = words
+    assert word == "table"
+    return table
+
+
+def _reaches(ns: Namespace, route: Route) -> bool:
+    assert route.via is not None
+    return any(IPv4Address(route.via) in IPv4Network(r.dst) for r in ns.connected() if r.dev == route.dev)
