@@ -218,6 +218,8 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     will_refuse 2 "'nowhere'" network unlink nowhere testbridge
     will_refuse 2 "Missing argument" network link testbridge
     will_refuse 2 "unexpected extra argument" network link testbridge b c
+    will_refuse 2 "No such option" doctor --mend
+    will_refuse 2 "unexpected extra argument" check web
     refuse_all
     same "$BEFORE" "$(kernel_state)"
 }

@@ -20,6 +20,7 @@ PACKAGES = {
     "sysctl": "procps",
     "mount": "mount",
     "conntrack": "conntrack",
+    "ping": "iputils-ping",
     **dict.fromkeys(("iptables", "iptables-save", "iptables-restore"), "iptables"),
     **dict.fromkeys(("unshare", "nsenter", "setpriv"), "util-linux"),
 }

@@ -44,6 +44,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "exec": (),
     "log": ("--json",),
     "undo": CHANGING,
+    "doctor": ("--json",),
+    "check": ("--json",),
     "demo": ("--step",),
     "sandbox": (),
 }

@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "undo": {"facts", "steps"},
     "health": {"undo", "facts", "model"},
     "firewall": {"facts", "steps", "model"},
+    "doctor": {"firewall", "health", "undo", "facts", "steps", "model"},
+    "check": {"firewall", "health", "undo", "facts", "model"},
     "drivers": {"steps", "facts", "model", "errors"},
     "plan": {"drivers", "firewall", "steps", "ipam", "facts", "model", "errors"},
     "codec": {"steps", "model"},
@@ -51,8 +53,13 @@ MAY_IMPORT = {
     "peer": set(),
     "sandbox": {"init", "attend", "spawn", "errors"},
     "demo": {"sandbox", "app", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
+    "examine": {"doctor", "sandbox", "spawn", "errors"},  # of sandbox: what forbids user namespaces
+    "checkup": {
+        *("examine", "doctor", "check", "desk", "look", "spawn"),
+        *("undo", "facts", "model", "errors"),
+    },
     "cli": {
-        *("app", "supervise", "sandbox", "demo"),
+        *("app", "supervise", "checkup", "sandbox", "demo"),
         "desk",  # Mode: how a command is to be carried out
         "plan",  # the wishes
         *("views", "model", "errors", ""),
@@ -71,6 +78,8 @@ PURE = (
     "undo",
     "health",
     "firewall",
+    "doctor",
+    "check",
     "codec",
     "views",
 )

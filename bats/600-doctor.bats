@@ -1,0 +1,218 @@
+#!/usr/bin/env bats
+# netwrap doctor: each finding on a host that is broken in that way, and none on one that is not.
+
+load helpers
+
+setup() { host_up && container; }
+teardown() { host_down; }
+
+# Two networks and a container on the first, with a port.
+build() {
+    netwrap network create --quiet --subnet 10.0.0.1/24 a
+    netwrap network create --quiet --subnet 10.0.1.1/24 b
+    netwrap connect --quiet --net a --pid "$PID" --name c1 -p 8080:80
+}
+
+# finds NAME TEXT [MEND]: doctor says that it is wrong, with TEXT in it, gives exit code 1 and a command with MEND in it.
+finds() {
+    nw doctor --json
+    jq -e --arg name "$1" --arg text "$2" --arg mend "${3:-}" \
+        'any(.[]; .name == $name and .wrong and (.what | contains($text)) and (.mend | contains($mend)))' <<<"$OUT" >/dev/null || {
+        printf 'doctor does not find %s\n%s\n%s\n' "$*" "$OUT" "$ERR" >&2
+        return 1
+    }
+    [ "$CODE" -eq 1 ]
+}
+
+# notes NAME TEXT: the same for what is worth knowing and not wrong.
+notes() {
+    nw doctor --json
+    [ "$CODE" -eq 0 ]
+    jq -e --arg name "$1" --arg text "$2" 'any(.[]; .name == $name and (.wrong | not) and (.what | contains($text)))' <<<"$OUT" >/dev/null
+}
+
+# Runs the command that doctor gives for a finding.
+mends() {
+    nw doctor --json
+    host bash -c "$(jq -r --arg name "$1" '[.[] | select(.name == $name and .wrong)][0].mend' <<<"$OUT")"
+}
+
+well() {
+    nw doctor
+    [ "$CODE" -eq 0 ] || { printf '%s\n' "$OUT" >&2 && return 1; }
+    [ "$(tail -n 1 <<<"$OUT")" = "all well" ]
+}
+
+@test "a host that is well, before, with and after networks" {
+    local before
+    before=$(kernel_state)
+    well
+    build
+    well
+    netwrap network remove --quiet --force a b
+    well
+    same "$before" "$(kernel_state)" # looking changes nothing
+}
+
+@test "each finding says what, why and the command that mends it; exit code 1" {
+    build
+    host sysctl -q net.ipv4.conf.all.forwarding=0
+    nw doctor
+    [ "$CODE" -eq 1 ]
+    [[ $OUT == *"wrong: ip_forward: net.ipv4.conf.all.forwarding is 0"*$'\n'"  why: "*$'\n'"  mend: sysctl net.ipv4.conf.all.forwarding=1"* ]]
+    nw doctor --json
+    [ "$(jq -c '.[0] | keys' <<<"$OUT")" = '["mend","name","what","why","wrong"]' ]
+}
+
+@test "forwarding is off" {
+    build
+    host sysctl -q net.ipv4.ip_forward=0
+    finds ip_forward "all.forwarding is 0"
+    mends ip_forward
+    well
+    host sysctl -q net.ipv4.conf.b.forwarding=0
+    finds ip_forward "b.forwarding is 0"
+}
+
+@test "the FORWARD policy is DROP, and by whom" {
+    host iptables -P FORWARD DROP
+    notes FORWARD "policy DROP"
+    host iptables -N DOCKER-USER
+    host iptables -A FORWARD -j DOCKER-USER
+    build
+    notes FORWARD "set up by: Docker"
+    host iptables -D FORWARD -m comment --comment netwrap:host -j NETWRAP
+    finds FORWARD "chain is gone; FORWARD has policy DROP (Docker)"
+    mends FORWARD
+    notes FORWARD "set up by: Docker"
+    host iptables -I FORWARD -j DROP
+    finds FORWARD "-A FORWARD -j DROP"
+    mends FORWARD
+    notes FORWARD "Docker"
+}
+
+@test "another table of nftables drops what is forwarded" {
+    command -v nft >/dev/null || skip "nft is not installed"
+    build
+    host nft add table inet guard
+    host nft add chain inet guard forward '{ type filter hook forward priority 10; policy drop; }'
+    finds FORWARD "inet guard forward" "nft insert rule inet guard forward iifname a accept"
+    mends FORWARD
+    host nft delete table inet guard
+    well
+}
+
+@test "bridges are filtered" {
+    host sysctl -q net.bridge.bridge-nf-call-iptables=1 || skip "br_netfilter is not here"
+    notes br_netfilter "bridge-nf-call-iptables is 1"
+    host sysctl -q net.bridge.bridge-nf-call-iptables=0
+    nw doctor
+    [[ $OUT != *br_netfilter* ]]
+}
+
+@test "reverse path filtering is strict" {
+    machine lan 192.168.50.1/24 192.168.50.2/24
+    host ip route add default via 192.168.50.2
+    host sysctl -q net.ipv4.conf.lan.rp_filter=1
+    notes rp_filter "net.ipv4.conf.lan.rp_filter is 1"
+    machine wan 203.0.113.2/24 203.0.113.1/24
+    host ip route add default via 203.0.113.1 metric 50
+    finds rp_filter "net.ipv4.conf.lan.rp_filter is 1"
+    mends rp_filter
+    nw doctor
+    [[ $OUT != *rp_filter* ]]
+}
+
+@test "both iptables backends are in use" {
+    command -v iptables-legacy >/dev/null || skip "iptables-legacy is not installed"
+    host cat /proc/net/ip_tables_names >/dev/null 2>&1 || skip "an ordinary user may not see which legacy tables there are"
+    host iptables-legacy -A FORWARD -s 10.66.0.0/16 -j DROP
+    finds "iptables backends" "rules of the legacy one too (table filter)"
+    host iptables-legacy -F FORWARD
+    well
+}
+
+@test "a tool is missing" {
+    build
+    host mount --bind /dev/null "$(readlink -f "$(command -v conntrack)")"
+    finds "missing tool" "'conntrack' is not installed" "apt-get install conntrack"
+}
+
+@test "the kernel cannot do something that is needed" {
+    local bin=$BATS_TEST_TMPDIR/bin
+    mkdir "$bin"
+    cat >"$bin/iptables" <<EOF
+#!/bin/sh
+case "\$*" in *MASQUERADE*) echo "No chain/target/match by that name" >&2; exit 1 ;; esac
+exec $(command -v iptables) "\$@"
+EOF
+    chmod +x "$bin/iptables"
+    PATH=$bin:$PATH finds "kernel feature" "does not do masquerading" "modprobe"
+}
+
+@test "a subnet overlaps the route of a VPN" {
+    build
+    host ip link add name vpn0 type bridge
+    host ip link set dev vpn0 up
+    host ip route add 10.0.0.0/8 dev vpn0
+    finds overlap "(10.0.0.0/24) overlaps a route of this machine: 10.0.0.0/8 dev vpn0"
+    host ip link del dev vpn0
+    well
+}
+
+@test "systemd-networkd would take our links" {
+    build
+    host mkdir -p /run/systemd/netif /run/systemd/network
+    well
+    host sh -c 'printf "[Match]\nType=ether bridge\n\n[Network]\nDHCP=yes\n" >/run/systemd/network/80-all.network'
+    finds "network manager" "systemd-networkd takes a for its own (/run/systemd/network/80-all.network)" "Unmanaged=yes"
+    host sh -c 'printf "[Match]\nName=veth* peer* a b\n\n[Link]\nUnmanaged=yes\n" >/run/systemd/network/05-netwrap.network'
+    well
+}
+
+@test "NetworkManager would take our bridges" {
+    build
+    host mkdir -p /run/NetworkManager/conf.d
+    finds "network manager" "NetworkManager takes a for its own" "unmanaged-devices="
+    host sh -c 'printf "[keyfile]\nunmanaged-devices=interface-name:veth*;interface-name:a;interface-name:b\n" >/run/NetworkManager/conf.d/netwrap.conf'
+    well
+}
+
+@test "ordinary users may not make user namespaces" {
+    local forbid='echo 0 >/proc/sys/user/max_user_namespaces && exec netwrap doctor --json'
+    # In a user namespace of its own: as root this would be the machine's own setting.
+    OUT=$(host unshare --user --map-root-user --mount-proc --pid --fork sh -c "$forbid" 2>/dev/null) || true
+    jq -e 'any(.[]; .name == "user namespaces" and (.what | contains("user.max_user_namespaces=0")))' <<<"$OUT"
+}
+
+@test "a container's process has ended" {
+    build
+    end "$PID"
+    finds leftover "container 'c1' is gone" "netwrap disconnect c1"
+    mends leftover
+    well
+}
+
+@test "links and rules with our mark that no state knows" {
+    build
+    host cp -r /run/netwrap /run/kept
+    netwrap network create --quiet --subnet 10.0.2.1/24 lost
+    host sh -c 'rm -r /run/netwrap && mv /run/kept /run/netwrap'
+    finds leftover "link lost is nobody's" "ip link del dev lost"
+    finds leftover "a rule in NETWRAP-lost (filter) is nobody's" "iptables -w -t filter -D NETWRAP-lost"
+}
+
+@test "a listener behind a published port" {
+    build
+    host python3 "$ROOT/bats/peer" listen tcp 0.0.0.0 8080 >/dev/null 2>&1 </dev/null &
+    wait_for shadowed
+    finds "shadowed port" "8080:80/tcp of c1: a socket of this host listens on *:8080/tcp" "ss -lnp"
+}
+
+shadowed() { netwrap doctor | grep -q 'shadowed port'; }
+
+@test "without root it says what it could not look at" {
+    nw network list
+    run unprivileged netwrap doctor
+    [[ $output == *"not looked at: firewall rules cannot be seen without root"* ]]
+}

@@ -1,0 +1,110 @@
+"""The verbs `doctor` and `check`: look, try, report."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import asdict
+from typing import Any
+
+from netwrap import check as trials
+from netwrap import doctor as diagnosis
+from netwrap import examine
+from netwrap.desk import Desk, Mode, need_root, reading
+from netwrap.errors import CommandFailed
+from netwrap.facts import Facts, parse_listeners
+from netwrap.look import look
+from netwrap.model import PublishedPort, State
+from netwrap.spawn import require, spawn
+from netwrap.undo import Entry
+
+SECONDS = 2
+"""How long a trial may take."""
+
+
+def doctor(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The findings as documents, and sentences about what could not be seen."""
+    with reading(mode) as desk:
+        state = desk.state()
+        seen = _look(state)
+        machine = examine.machine(_links(state))
+        found = diagnosis.findings(machine, seen, state, desk.store.entries(owners=state.owners))
+    return [asdict(finding) for finding in found], seen.unseen
+
+
+def _links(state: State) -> list[tuple[str, str]]:
+    """Our links by name and kind; where there is none yet, what they would be called."""
+    found = [(n.bridge, "bridge") for n in state.networks.values()] + [(e.veth, "veth") for e in state.endpoints]
+    return found or [("testbridge", "bridge"), ("veth0000000", "veth")]
+
+
+def _look(state: State) -> Facts:
+    containers = state.containers.values()
+    return look([c.pid for c in containers if c.pid], [c.netns for c in containers])
+
+
+def check(mode: Mode) -> list[dict[str, Any]]:
+    """Runs every trial; each as a document. Errors: NetwrapError without root."""
+    need_root("trying from inside containers")
+    require(["ping"])
+    with reading(mode) as desk:
+        state = desk.state()
+        seen, entries = _look(state), _by_owner(desk, state)
+    return [_tried(trial, entries, seen, state) for trial in trials.trials(state, seen)]
+
+
+def _by_owner(desk: Desk, state: State) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for entry in desk.store.entries(owners=state.owners):
+        found.setdefault(entry.step.owner, []).append(entry)
+    return found
+
+
+def _tried(trial: trials.Trial, entries: dict[str, list[Entry]], seen: Facts, state: State) -> dict[str, Any]:
+    found = trials.missing(trial, entries, seen, state)
+    listens = trial.port is not None and _listens(trial.containers[0], trial.port)
+    how, works = _try(trial, stands=listens and found is None)
+    works = works and not (found and found.hop == "process")  # its namespace outlives it, and answers
+    if not works and found is None:
+        found = trials.of_others(trial, seen, listens=listens)
+    document = {"from": trial.source, "to": trial.target, "ip": trial.ip, "how": how, "works": works}
+    return document | (asdict(found) if found and not works else dict.fromkeys(("hop", "broken", "mend")))
+
+
+def _try(trial: trials.Trial, *, stands: bool) -> tuple[str, bool]:
+    """How it is tried, and whether it works. A datagram that nobody asked for might do harm: so only TCP is called,
+    and of other services it counts whether all of it `stands`."""
+    if trial.port is None:
+        where = ("ip", "netns", "exec", trial.asks) if trial.asks else ()
+        ping = (*where, "ping", "-n", "-c", "1", "-W", str(SECONDS), trial.ip)
+        return "ping", _succeeds(ping) or _succeeds(ping)  # a neighbour that was away is looked for anew (arp(7))
+    if trial.port.protocol == "tcp":
+        return "tcp", _connects(trial.ip, trial.port.host_port)
+    return f"{trial.port.protocol} socket", stands
+
+
+def _succeeds(words: tuple[str, ...]) -> bool:
+    try:
+        spawn(words)
+    except CommandFailed:
+        return False
+    return True
+
+
+def _connects(ip: str, port: int) -> bool:
+    try:
+        socket.create_connection((ip, port), SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _listens(container: str, port: PublishedPort) -> bool:
+    """Says whether a socket of the container takes what a published port leads there."""
+    found = set()
+    for table in (port.protocol, f"{port.protocol}6"):
+        try:
+            text = spawn(("ip", "netns", "exec", container, "cat", f"/proc/net/{table}"))
+        except CommandFailed:  # a namespace that is gone, a protocol that the kernel does not know
+            continue
+        found |= parse_listeners(text, port.protocol)
+    return any(port.port <= listener.port < port.port + port.count for listener in found)

@@ -1,0 +1,49 @@
+"""`netwrap doctor` and `netwrap check`."""
+
+from __future__ import annotations
+
+import typer
+
+from netwrap import checkup
+from netwrap.cli.common import Json, mode
+from netwrap.desk import talk
+from netwrap.views.documents import dumps
+from netwrap.views.table import table
+
+
+def doctor(ctx: typer.Context, json: Json = False) -> None:
+    """Look at the machine: what is wrong for container networks, why it matters, and the command that mends it."""
+    found, unseen = checkup.doctor(mode(ctx, json=json, shows=True))
+    for sentence in unseen:
+        talk(f"not looked at: {sentence.partition(';')[0]}")
+    wrong = sum(finding["wrong"] for finding in found)
+    if json:
+        print(dumps(found))
+    else:
+        for f in found:
+            print(f"{'wrong' if f['wrong'] else 'note'}: {f['name']}: {f['what']}")
+            print(f"  why: {f['why']}\n  mend: {f['mend']}\n")
+        print(f"{wrong} thing{'' if wrong == 1 else 's'} to mend" if wrong else "all well")
+    raise typer.Exit(1 if wrong else 0)
+
+
+def check(ctx: typer.Context, json: Json = False) -> None:
+    """Try what stands, as the tutorial does: who reaches whom, the outside, each published port."""
+    found = checkup.check(mode(ctx, json=json, shows=True))
+    if json:
+        print(dumps(found))
+    else:
+        head = ("FROM", "TO", "IP", "HOW", "WORKS", "BROKEN")
+        broken = [f"{f['hop']}: {f['broken']}" if f["hop"] else "" for f in found]
+        rows = [
+            [f["from"], f["to"], f["ip"], f["how"], "yes" if f["works"] else "no", b]
+            for f, b in zip(found, broken, strict=True)
+        ]
+        print(table(head, rows))
+    raise typer.Exit(0 if all(f["works"] for f in found) else 1)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    app.command()(doctor)
+    app.command()(check)

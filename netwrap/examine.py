@@ -1,0 +1,174 @@
+"""Asks the machine what the doctor wants to know beside the facts; trials run in throw-away namespaces."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from netwrap.doctor import Hook, Machine
+from netwrap.errors import CommandFailed, NetwrapError
+from netwrap.sandbox import switched_off
+from netwrap.spawn import PACKAGES, spawn
+
+TOOLS = ("ip", "iptables", "iptables-save", "iptables-restore", "sysctl", "nsenter", "setpriv", "unshare", "conntrack")
+
+TRIALS = {
+    "bridge": "ip link add name trial type bridge",
+    "veth": "ip link add name trial type veth peer name other",
+    "NAT": "iptables -w -t nat -A OUTPUT -p tcp -m tcp --dport 80 -m addrtype --dst-type LOCAL -m comment "
+    "--comment trial -j DNAT --to-destination 10.0.0.2:80",
+    "masquerading": "iptables -w -t nat -A POSTROUTING -j MASQUERADE",
+    "connection tracking": "iptables -w -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+    "the raw table": "iptables -w -t raw -A PREROUTING -d 127.0.0.0/8 ! -i lo -j DROP",
+    "routing by source": "ip rule add from 10.0.0.2 table 101",
+}
+"""What a plan needs of the kernel, and a command that shows whether it is there."""
+
+NETWORK_MANAGER = ("/usr/lib/NetworkManager/conf.d", "/run/NetworkManager/conf.d", "/etc/NetworkManager/conf.d")
+NETWORKD = ("/etc/systemd/network", "/run/systemd/network", "/usr/lib/systemd/network")
+"""Where a file hides those of the same name in later folders (systemd.network(5))."""
+
+RUNNING = {"NetworkManager": Path("/run/NetworkManager"), "systemd-networkd": Path("/run/systemd/netif")}
+"""What each makes when it starts."""
+
+LEGACY_TABLES = Path("/proc/net/ip_tables_names")
+
+
+def machine(links: Iterable[tuple[str, str]]) -> Machine:
+    """Looks at everything; `links` are ours by name and kind, those that a network manager might take."""
+    backend, other = backends()
+    return Machine(
+        missing={tool: PACKAGES[tool] for tool in TOOLS if shutil.which(tool) is None},
+        unable=dict(unable()),
+        backend=backend,
+        other_backend=other,
+        hooks=tuple(hooks()),
+        rp_filter={p.parent.name: _read(p) for p in Path("/proc/sys/net/ipv4/conf").glob("*/rp_filter")},
+        bridges_filtered=_read(Path("/proc/sys/net/bridge/bridge-nf-call-iptables")) == "1",
+        grabs=tuple(grabs(list(links))),
+        no_user_namespaces=switched_off(),
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _answer(command: str) -> str | None:
+    """What a command says; None where it is not installed or fails."""
+    try:
+        return spawn(command.split())
+    except (CommandFailed, NetwrapError):
+        return None
+
+
+def unable() -> Iterator[tuple[str, tuple[str, str]]]:
+    """What the kernel does not do, each with the command that shows it and what that said."""
+    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    if shutil.which("unshare") is None or _answer(" ".join(("unshare", *user, "--net", "true"))) is None:
+        return
+    for feature, command in TRIALS.items():
+        if shutil.which(command.split()[0]) is None:
+            continue
+        try:
+            spawn(("unshare", *user, "--net", *command.split()))
+        except CommandFailed as error:
+            yield feature, (command, " ".join(error.how.split()))
+
+
+def backends() -> tuple[str, tuple[str, ...]]:
+    """The backend of `iptables`, and the other one with the tables in which it has rules.
+
+    Legacy tables are asked for only where the kernel says that they are there: looking would make them.
+    """
+    version = _answer("iptables -V") or ""
+    backend = "legacy" if "legacy" in version else "nft"
+    other = "nft" if backend == "legacy" else "legacy"
+    if other == "legacy" and not _read(LEGACY_TABLES):
+        return backend, ()
+    table, found = "", []
+    for line in (_answer(f"iptables-{other}-save") or "").splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith("-A") and table not in found:
+            found.append(table)
+    return backend, (other, *found) if found else ()
+
+
+def hooks() -> Iterator[Hook]:
+    """The base chains of nftables that are not iptables' own: those have its tables' and hooks' names."""
+    text = _answer("nft -j list chains") if os.geteuid() == 0 and shutil.which("nft") else None
+    for row in json.loads(text or '{"nftables": []}')["nftables"]:
+        chain = row.get("chain", {})
+        own = chain.get("family") == "ip" and chain.get("table") in ("filter", "nat", "raw", "mangle", "security")
+        if "hook" in chain and not (own and chain["name"] == chain["hook"].upper()):
+            yield Hook(chain["family"], chain["table"], chain["name"], chain["hook"], chain.get("policy", "accept"))
+
+
+# ---- network managers
+
+
+def grabs(links: list[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Which manager would take which link for its own, and the file that says so."""
+    if RUNNING["NetworkManager"].is_dir():
+        unmanaged = list(_unmanaged())
+        for name, kind in links:
+            # veths are left alone by default (85-nm-unmanaged.rules)
+            if kind != "veth" and not any(_nm_matches(spec, name, kind) for spec in unmanaged):
+                yield "NetworkManager", name, "no unmanaged-devices for it"
+    if RUNNING["systemd-networkd"].is_dir():
+        files = {p.name: p for folder in reversed(NETWORKD) for p in Path(folder).glob("*.network")}
+        for name, kind in links:
+            for file in sorted(files):
+                found = _parsed(files[file])
+                if _networkd_matches(found, name, kind):
+                    if _first(found, "Link", "Unmanaged").lower() not in ("yes", "true", "1", "on"):
+                        yield "systemd-networkd", name, str(files[file])
+                    break
+
+
+def _unmanaged() -> Iterator[str]:
+    folders = [Path(folder) for folder in NETWORK_MANAGER]
+    files = [Path("/etc/NetworkManager/NetworkManager.conf"), *(p for f in folders for p in sorted(f.glob("*.conf")))]
+    for file in files:
+        yield from _first(_parsed(file), "keyfile", "unmanaged-devices").replace(",", ";").split(";")
+
+
+def _nm_matches(spec: str, name: str, kind: str) -> bool:
+    """Whether a device spec means a link (NetworkManager.conf(5), Device List Format)."""
+    what, colon, pattern = spec.strip().partition(":")
+    if not colon:
+        return what != "" and fnmatchcase(name, what)
+    if what == "interface-name":
+        return fnmatchcase(name, pattern.removeprefix("="))
+    return what in ("type", "driver") and kind == pattern
+
+
+def _networkd_matches(found: configparser.RawConfigParser, name: str, kind: str) -> bool:
+    """Whether the [Match] section of a .network file means a link; an empty one means every link."""
+    conditions = {"Name": name, "Kind": kind, "Driver": kind, "Type": "bridge" if kind == "bridge" else "ether"}
+    for key, value in found.items("Match") if found.has_section("Match") else ():
+        wanted = next((mine for known, mine in conditions.items() if known.lower() == key.lower()), None)
+        if wanted is None or not any(fnmatchcase(wanted, pattern) for pattern in value.split()):
+            return False
+    return found.has_section("Match")
+
+
+def _parsed(file: Path) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), allow_no_value=True, interpolation=None)
+    with suppress(configparser.Error):
+        parser.read_string(_read(file))
+    return parser
+
+
+def _first(found: configparser.RawConfigParser, section: str, key: str) -> str:
+    return found.get(section, key, fallback="") or ""
