@@ -98,7 +98,7 @@ no_process_in() {
     run "$NETWRAP" demo
     [ "$status" -eq 0 ]
     [[ $output == *"the same as before: "*" objects compared"* ]]
-    [[ $output == *"10 of 10 tests came out as they should"* ]]
+    [[ $output == *"13 of 13 tests came out as they should"* ]]
     [[ $output != *WRONG* ]]
     for shown in "+ ip link add name testbridge" "ok: without MASQUERADE there is no answer" "ok: c1 sees the LAN machine" \
         "ok: the host by 127.0.0.1" "you come from 192.168.50.20"; do
@@ -134,7 +134,7 @@ os.waitpid(pid, 0)' "$NETWRAP" "$MARK.space" 3>&-
     [ "$status" -eq 0 ]
     [[ $output == *"# A bridge is a switch in the kernel"* ]]
     [[ $output == *"enter = run"* ]]
-    [[ $output == *"10 of 10 tests came out as they should"* ]]
+    [[ $output == *"13 of 13 tests came out as they should"* ]]
 
     run on_a_terminal q "$NETWRAP" demo --step
     [ "$status" -eq 1 ]

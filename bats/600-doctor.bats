@@ -65,6 +65,7 @@ well() {
 }
 
 @test "forwarding is off" {
+    notes ip_forward "all.forwarding is 0 (net.ipv4.ip_forward)"
     build
     host sysctl -q net.ipv4.ip_forward=0
     finds ip_forward "all.forwarding is 0"

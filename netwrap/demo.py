@@ -24,6 +24,7 @@ from netwrap.steps import shell_line
 from netwrap.views.diff import diff, lines
 
 SUBNET, GATEWAY, C1, C2 = "10.0.0.1/24", "10.0.0.1", "10.0.0.2", "10.0.0.3"
+OTHER_SUBNET, C3 = "10.0.1.1/24", "10.0.1.2"
 
 
 @dataclass
@@ -78,11 +79,12 @@ def tell(*, step: bool) -> int:
     story = Story(step)
     say("A throw-away host of its own, with a LAN and an internet around:")
     say("\n".join("  " + li for li in (sandbox.__doc__ or "").splitlines() if "----" in li))
-    servers = [_container("c1"), _container("c2")]
+    servers = [_container(name) for name in ("c1", "c2", "c3")]
     before = look(servers)
     try:
-        _build(story, *servers)
+        _build(story, *servers[:2])
         _try(story)
+        _two_lans(story, servers[2])
         return _take_back(story, servers, before)
     finally:
         for pid in servers:
@@ -141,6 +143,17 @@ def _try(story: Story) -> None:
     story.test("c1 sees the internet host", call(host, 8080, "internet"), f"{seen} {sandbox.INTERNET}")
     story.test("the host by its LAN address", call(host, 8080), "this is c1")
     story.test("the host by 127.0.0.1", call("127.0.0.1", 8080), "this is c1")
+
+
+def _two_lans(story: Story, third: int) -> None:
+    story.chapter("Test 5: containers on different LANs", f"A second network, with c3: process {third}.")
+    story.netwrap("network", "create", "--subnet", OTHER_SUBNET, "otherbridge")
+    story.netwrap("connect", "--pid", str(third), "--name", "c3", "--net", "otherbridge")
+    story.test("networks are kept apart", f"ip netns exec c3 ping -c 1 -W 2 {C1}", None)
+    story.netwrap("network", "link", "testbridge", "otherbridge")
+    story.test("linked, c3 reaches c1", f"ip netns exec c3 ping -c 1 -W 5 {C1}", "1 received")
+    story.test("c1 sees c3's own address", call(C1, 80, "c3"), f"you come from {C3}")
+    story.netwrap("network", "remove", "otherbridge", "--force")
 
 
 def call(address: str, port: int, where: str | None = None) -> str:

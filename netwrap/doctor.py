@@ -97,8 +97,6 @@ _MODULES = {"NAT": "iptable_nat xt_addrtype xt_comment", "connection tracking": 
 
 
 def _forwarding(seen: Facts, state: State) -> Iterator[Finding]:
-    if not state.networks:
-        return
     for name in ("all", *(n.bridge for n in state.networks.values() if not n.internal)):
         key = f"net.ipv4.conf.{name}.forwarding"
         if seen.sysctls.get(key) == "0":
@@ -106,8 +104,11 @@ def _forwarding(seen: Facts, state: State) -> Iterator[Finding]:
                 "ip_forward",
                 f"{key} is 0" + (" (net.ipv4.ip_forward)" if name == "all" else ""),
                 "The host passes no packets on: containers reach neither each other's networks nor the outside, and "
-                "published ports answer nobody.",
-                f"sysctl {key}=1",
+                "published ports answer nobody."
+                if state.networks
+                else "The host passes no packets on. The first network here turns it on, the last one off again.",
+                f"sysctl {key}=1" if state.networks else f"sysctl {key}  # nothing to mend",
+                wrong=bool(state.networks),
             )
 
 

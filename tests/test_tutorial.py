@@ -11,6 +11,7 @@ from world import World
 PAGE = Path(__file__).parent.parent / "docs" / "tutorial.md"
 NETWORK, CONTAINER = "The network", "The container and its port"
 ADDED_TO_NETWORK = "What netwrap adds to the network"
+OTHER_LAN = "Containers on different LANs"
 ADDED_TO_CONTAINER = "What netwrap adds to the container and its port"
 
 
@@ -65,13 +66,19 @@ def test_what_netwrap_adds_is_run_in_the_order_of_its_table(
     assert [row[0] for row in rows(added)] == [line for line in planned[section] if line not in steps]
 
 
+def test_what_the_tutorial_left_unsolved_is_every_command_of_network_link(world: World) -> None:
+    for line in re.findall(r"`netwrap (network create .+?)`", "".join(sections()[s] for s in (NETWORK, OTHER_LAN))):
+        world.must(line)
+    assert [row[0] for row in rows(OTHER_LAN)] == commands(world.must(f"{command_of(OTHER_LAN)} --dry-run"))
+
+
 def test_the_page_begins_with_the_commands_that_it_compares() -> None:
     head = next(iter(sections().values()))
     for section in (NETWORK, CONTAINER):
         assert f"netwrap {command_of(section)} --dry-run" in head
 
 
-@pytest.mark.parametrize("section", [NETWORK, CONTAINER, ADDED_TO_NETWORK, ADDED_TO_CONTAINER])
+@pytest.mark.parametrize("section", [NETWORK, CONTAINER, OTHER_LAN, ADDED_TO_NETWORK, ADDED_TO_CONTAINER])
 def test_every_row_gives_a_reason(section: str) -> None:
     for row in rows(section):
         assert row[-1].endswith((".", ")")), row
