@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
+
 from netwrap.facts import Facts, Rule
 from netwrap.model import PublishedPort
 from netwrap.steps.iptables import MARK
@@ -37,11 +39,12 @@ def guard(seen: Facts, chain: str = "INPUT") -> str | None:
     return None
 
 
-def dnat_of_others(port: PublishedPort, seen: Facts) -> str | None:
-    """A rule of somebody else's that leads the same host port elsewhere already."""
+def dnat_of_others(port: PublishedPort, destination: str, seen: Facts) -> str | None:
+    """A rule of somebody else's that leads the same host port elsewhere than to the destination."""
     for (table, chain), rules in seen.rules.items():
         for rule in rules if table == "nat" else ():
-            if target(rule) == "DNAT" and not is_ours(rule) and _is_for(rule, port):
+            elsewhere = target(rule) == "DNAT" and value(rule, "--to-destination") != destination
+            if elsewhere and not is_ours(rule) and _is_for(rule, port, seen):
                 return f"-t nat -A {chain} {' '.join(rule)}"
     return None
 
@@ -61,14 +64,16 @@ def value(rule: Rule, option: str) -> str:
     return rule[rule.index(option) + 1] if option in rule[:-1] else ""
 
 
-def _is_for(rule: Rule, port: PublishedPort) -> bool:
+def _is_for(rule: Rule, port: PublishedPort, seen: Facts) -> bool:
+    """Says whether a rule is for the same port of an address of this host."""
     first, _, last = value(rule, "--dport").partition(":")
     if value(rule, "-p") != port.protocol or not first.isdigit():
         return False
     theirs = range(int(first), int(last or first) + 1)
     ours = range(port.host_port, port.host_port + port.count)
-    where = value(rule, "-d").removesuffix("/32")
-    return bool(set(theirs) & set(ours)) and (not where or port.host_ip is None or where == str(port.host_ip))
+    where = IPv4Network("0.0.0.0/0" if "! -d" in " ".join(rule) else value(rule, "-d") or "0.0.0.0/0")
+    addresses = {port.host_ip} if port.host_ip else seen.addresses()
+    return bool(set(theirs) & set(ours)) and any(ip in where for ip in addresses)
 
 
 def conditions(rule: Rule) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from netwrap import firewall
-from netwrap.facts import Facts, parse_policies, parse_rules
+from netwrap.facts import Facts, Space, parse_policies, parse_rules
 from netwrap.model import published_port
 
 UFW = """
@@ -62,7 +62,9 @@ COMMIT
 
 
 def facts(text: str) -> Facts:
-    return Facts(rules=parse_rules(text), policies=parse_policies(text))
+    """A host with the addresses 192.168.1.10 and 127.0.0.1, and these rules."""
+    host = Space(addrs=frozenset({("eth0", "192.168.1.10/24"), ("lo", "127.0.0.1/8")}))
+    return Facts(host, rules=parse_rules(text), policies=parse_policies(text))
 
 
 @pytest.mark.parametrize(
@@ -109,17 +111,22 @@ THEIRS = "-p tcp -m tcp --dport 8088 -j DNAT --to-destination 172.17.0.2:80"
         (f"-d 192.168.1.10/32 {THEIRS}", "192.168.1.10:8088:80", True),
         (f"-d 192.168.1.10/32 {THEIRS}", "192.168.1.11:8088:80", False),
         (f"-d 192.168.1.10/32 {THEIRS}", "8088:80", True),
+        (f"-d 192.168.0.0/16 {THEIRS}", "8088:80", True),
+        (f"-d 192.168.1.99/32 {THEIRS}", "8088:80", False),
+        (f"! -d 127.0.0.0/8 {THEIRS}", "8088:80", True),
         (f"-m comment --comment netwrap:c1/a {THEIRS}", "8088:80", False),
+        (THEIRS.replace("172.17", "10.0").replace(":80", ":81"), "8088:80", True),
+        (THEIRS.replace("172.17", "10.0"), "8088:80", False),
         ("-p tcp -m tcp --dport 8088 -j REDIRECT --to-ports 80", "8088:80", False),
         ("-p tcp -j DNAT --to-destination 172.17.0.2", "8088:80", False),
     ],
 )
 def test_a_port_that_a_rule_of_others_leads_elsewhere_is_found(rule: str, spec: str, taken: bool) -> None:
     text = f"*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n-A DOCKER {rule}\nCOMMIT\n"
-    found = firewall.dnat_of_others(published_port(spec), facts(text))
+    found = firewall.dnat_of_others(published_port(spec), "10.0.0.2:80", facts(text))
     assert found == (f"-t nat -A DOCKER {rule}" if taken else None)
 
 
 def test_the_same_rule_in_another_table_is_no_port() -> None:
     text = f"*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {THEIRS}\nCOMMIT\n"
-    assert firewall.dnat_of_others(published_port("8088:80"), facts(text)) is None
+    assert firewall.dnat_of_others(published_port("8088:80"), "10.0.0.2:80", facts(text)) is None

@@ -26,7 +26,7 @@ def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, s
     steps += shared(f"hairpin:{place}", driver.hairpin(endpoint), seen, state)
     publications = []
     for number, port in enumerate(ports):
-        _refuse_taken(port, ports[:number], seen, state)
+        _refuse_taken(port, port.destination(endpoint.ip), ports[:number], seen, state)
         publication = Publication(endpoint.container, endpoint.network, port)
         steps += owned(publication.owner, driver.publish(endpoint, port, seen))
         publications.append(publication)
@@ -52,7 +52,9 @@ def _opened(ports: tuple[PublishedPort, ...], seen: Facts) -> Iterator[str]:
             )
 
 
-def _refuse_taken(port: PublishedPort, before: tuple[PublishedPort, ...], seen: Facts, state: State) -> None:
+def _refuse_taken(
+    port: PublishedPort, destination: str, before: tuple[PublishedPort, ...], seen: Facts, state: State
+) -> None:
     for publication in state.publications:
         if publication.port.clashes(port):
             raise BadInput(
@@ -68,7 +70,7 @@ def _refuse_taken(port: PublishedPort, before: tuple[PublishedPort, ...], seen: 
             f"port {port.spec}: only this host reaches {port.host_ip}; --allow-from has nobody to let in",
             "netwrap publish NAME 8080:80 --allow-from 192.168.50.0/24",
         )
-    if rule := firewall.dnat_of_others(port, seen):
+    if rule := firewall.dnat_of_others(port, destination, seen):
         raise BadInput(
             f"port {port.spec}: a rule that is not netwrap's leads it elsewhere: {rule}",
             "iptables-save -t nat  # whose is it? or choose another host port",
