@@ -69,8 +69,12 @@ class Tables:
                 self.policies[place] = rule[0]
             case "-A" | "-I":
                 self._must(place in self.chains, "iptables: No chain/target/match by that name.")
+                number = len(self.chains[place]) + 1 if how == "-A" else 1
+                if how == "-I" and rule[0].isdigit():
+                    number = int(rule.pop(0))
+                    self._must(1 <= number <= len(self.chains[place]) + 1, "iptables: Index of insertion too big.")
                 self._check_rule(table, chain, tuple(rule))
-                self.chains[place].insert(0 if how == "-I" else len(self.chains[place]), tuple(rule))
+                self.chains[place].insert(number - 1, tuple(rule))
             case "-D":
                 self._must(place in self.chains, "iptables: No chain/target/match by that name.")
                 self._must(tuple(rule) in self.chains[place], "iptables: Bad rule (does a matching rule exist?)")
