@@ -11,6 +11,7 @@ BUILT_IN = {
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
     "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
     "raw": ("PREROUTING", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
 }
 TARGETS = {"ACCEPT", "DROP", "RETURN", "MASQUERADE", "DNAT"}
 MATCHES = {"comment", "conntrack", "addrtype", "tcp", "udp", "sctp"}

@@ -335,15 +335,21 @@ def _open(network: Network) -> Iterator[Step]:
 
 
 def _closed(network: Network) -> Iterator[Step]:
-    """The forwarding rules of an internal network. At the head of FORWARD: no later network gets in front."""
+    """The forwarding rules of an internal network. The mangle table is asked before filter (iptables(8)): no rule
+    that comes into filter later, ours or another's, lets anything past."""
     br, mark = network.bridge, network.name
     yield iptables.append(
         "filter", CHAIN, mark, ("-i", br, "-o", br), ("ACCEPT",), "Containers of one network reach each other."
     )
     yield iptables.insert(
-        "filter", "FORWARD", mark, ("-i", br, "!", "-o", br), ("DROP",), f"{network.name} is internal: no way out."
+        "mangle",
+        "FORWARD",
+        mark,
+        ("-i", br, "!", "-o", br),
+        ("DROP",),
+        f"{network.name} is internal: no way out. In mangle, which is asked before any rule of filter.",
     )
-    yield iptables.insert("filter", "FORWARD", mark, ("!", "-i", br, "-o", br), ("DROP",), "And no way in.")
+    yield iptables.insert("mangle", "FORWARD", mark, ("!", "-i", br, "-o", br), ("DROP",), "And no way in.")
 
 
 def _loopback(ns: Netns, seen: Facts) -> Iterator[Step]:
