@@ -223,7 +223,8 @@ beside() {
     testbridge
     serve "$LAN" udp 0.0.0.0 8080 lan
     [ "$(ask "$C2" udp 192.168.50.2 8080 60 40000)" = "lan 8080 192.168.50.1" ]
-    netwrap publish --quiet c1 9090:80/udp
+    netwrap publish --quiet c1 8080:80/udp # the same port, of this host
+    netwrap unpublish --quiet c1 8080:80/udp
     host conntrack -L -p udp 2>/dev/null | grep -q 'sport=40000 dport=8080'
 }
 

@@ -279,7 +279,7 @@ def operation(mode: Mode, number: int) -> dict[str, Any]:
         found = _operation(desk, number)
         entries = desk.store.entries(op=number)
         if found.kind == "teardown":
-            entries.reverse()
+            entries = [e for e in reversed(entries) if e.step.undo is not None]
         return documents.operation(found, _local_time(found.at)) | {
             "steps": [documents.step(n, found, e) for n, e in enumerate(entries, 1)]
         }

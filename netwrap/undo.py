@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from netwrap.facts import Facts, holds, same_rule
-from netwrap.steps import NO_ROW, Plan, Probe, Step, iptables, is_undone_last
+from netwrap.steps import NO_ROW, Plan, Probe, Step, conntrack, iptables, is_undone_last
 
 SHARED = frozenset({"host", "container", "published", "hairpin", "replies"})
 """Kinds of objects that nobody asked for: they stand as long as something needs them."""
@@ -99,6 +99,9 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
     already: list[str] = []
     for entry in sorted(entries, key=lambda e: (is_undone_last(e.step), -e.id)):
         if entry.state == "undone" or entry.step.undo is None:
+            continue
+        if is_undone_last(entry.step) and conntrack.TOOL not in seen.tools:
+            already.append(f"conntrack is not installed any more: {entry.step.undo.text()} is left out")
             continue
         if holds(entry.step.probe, seen) is False:
             already.append(f"gone already: {entry.step.do.text()}")

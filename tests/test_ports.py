@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from toyspace import ToyLink
 from world import World
@@ -58,3 +60,42 @@ def test_the_1024th_port_of_a_bridge_is_refused_and_nothing_is_left(connected: W
     assert connected.everything() == before
     del connected.kernel.host.links["d0"]
     connected.must("connect --pid 64561 --net testbridge --quiet")
+
+
+def test_udp_traffic_is_forgotten_for_the_hosts_own_addresses_and_the_container_alone(connected: World) -> None:
+    connected.prepare("install conntrack")
+    said = connected.netwrap("publish bird2 443:443/udp").err
+    forgets = [line.removeprefix("+ conntrack -D -p udp ") for line in said.splitlines() if "conntrack -D" in line]
+    assert forgets == [
+        "--dst-nat 10.0.0.2 --orig-port-dst 443 || true",
+        *(f"--orig-dst {ip} --orig-port-dst 443 || true" for ip in ("10.0.0.1", "127.0.0.1", "192.168.1.10")),
+    ]
+
+
+def test_conntrack_may_be_gone_when_a_port_is_taken_back(connected: World) -> None:
+    connected.prepare("install conntrack")
+    connected.must("publish bird2 443:443/udp")
+    connected.kernel.tools.clear()
+    result = connected.netwrap("unpublish bird2 443:443/udp")
+    assert result.code == 0
+    assert "conntrack is not installed any more" in result.err
+    assert "+ conntrack" not in result.err
+
+
+def test_the_log_of_what_is_not_taken_back_has_an_empty_undo(connected: World) -> None:
+    connected.prepare("install conntrack")
+    rows = json.loads(connected.must("publish bird2 443:443/udp --dry-run --json"))
+    assert [row["undo"] for row in rows if "--orig-dst" in row["do"]] == ["", "", ""]
+    connected.must("publish bird2 443:443/udp")
+    connected.must("unpublish bird2 443:443/udp")
+    number = json.loads(connected.must("log --json"))[-1]["id"]
+    assert all(row["do"] for row in json.loads(connected.must(f"log {number} --json"))["steps"])
+
+
+def test_without_conntrack_a_link_comes_with_a_warning(world: World) -> None:
+    for name in ("a", "b"):
+        world.must(f"network create {name} --quiet")
+    assert "goes on" in world.netwrap("network link a b --quiet").err
+    world.must("network unlink a b --quiet")
+    world.prepare("install conntrack")
+    assert world.netwrap("network link a b --quiet").err == ""

@@ -257,12 +257,16 @@ class Bridge:
             "nat", "OUTPUT", mark, rule, target, f"{named}, for the host itself: its own packets never pass PREROUTING."
         )
         if port.protocol == "udp" and conntrack.TOOL in seen.tools:
-            for number in range(port.host_port, port.host_port + port.count):
-                yield conntrack.forget_port(
+            number = port.host_port if port.count == 1 else None  # conntrack knows no ranges
+            yield conntrack.forget_led_to(
+                endpoint.ip, number, f"The way back: UDP traffic that was led to {endpoint.container} is forgotten."
+            )
+            for ip in [port.host_ip] if port.host_ip else sorted(seen.addresses()):
+                yield conntrack.forget_to(
+                    ip,
                     number,
-                    port.host_ip,
-                    f"Who has sent to UDP port {number} before is led by the new rules too: the kernel asks them for "
-                    "the first packet alone, and remembers.",
+                    f"Who has sent UDP to {ip} before is led by the new rules too: the kernel asks them for the first "
+                    "packet alone, and remembers.",
                 )
 
 

@@ -13,7 +13,7 @@ from netwrap.facts import Facts
 from netwrap.ipam import free_subnet
 from netwrap.model import Network, NetworkLink, State, bridge_name, usable
 from netwrap.plan.common import refuse_down, shared
-from netwrap.steps import Plan, Step, owned
+from netwrap.steps import Plan, Step, conntrack, owned
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,13 @@ def network_link(names: tuple[str, str], seen: Facts, state: State) -> Plan:
             )
     link = NetworkLink(one.name, other.name)
     steps = owned(link.owner, drivers.load(one.driver).link(one, other, seen))
-    return Plan(f"network link {one.name} {other.name}", steps, makes=(link,))
+    warnings: tuple[str, ...] = ()
+    if conntrack.TOOL not in seen.tools:
+        warnings = (
+            f"conntrack is not installed: a connection between {one.name} and {other.name} that stands when they are "
+            "unlinked goes on (sudo apt-get install conntrack)",
+        )
+    return Plan(f"network link {one.name} {other.name}", steps, makes=(link,), warnings=warnings)
 
 
 def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:

@@ -59,8 +59,8 @@ def step(number: int, found: Operation, entry: Entry) -> dict[str, Any]:
     ran, back = (do, undo) if entry.op == found.id else (undo, do)
     return {
         "n": number,
-        "do": ran.text() if ran else None,
-        "undo": back.text() if back else None,
+        "do": ran.text() if ran else "",
+        "undo": back.text() if back else "",
         "ns": do.ns.name if do.ns else None,
         "state": entry.state,
         "why": entry.step.why,

@@ -45,7 +45,7 @@ def as_json(plan: Plan) -> str:
         {
             "n": n,
             "do": step.do.text(),
-            "undo": step.undo.text() if step.undo else None,
+            "undo": step.undo.text() if step.undo else "",
             "ns": step.do.ns.name if step.do.ns else None,
             "why": step.why,
         }
