@@ -205,6 +205,8 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
         will_refuse 2 "$text" connect --net testbridge --pid "$WEB" -p 9000:90 --allow-from "$text"
     done
     will_refuse 2 "''" publish web 9000:90 --allow-from ""
+    will_refuse 2 127.0.0.1 publish web 9000:90 --allow-from 127.0.0.1
+    will_refuse 2 224.0.0.0/4 publish web 9000:90 --allow-from 224.0.0.0/4
     will_refuse 2 127.0.0.1 publish web 127.0.0.1:9000:90 --allow-from 192.168.1.0/24
     will_refuse 2 --allow-from connect --net testbridge --pid "$WEB" --allow-from 192.168.1.0/24
     refuse_all

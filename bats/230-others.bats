@@ -160,7 +160,7 @@ beside() {
 }
 
 @test "publishing says when it opens a port past the INPUT rules, also quietly; --allow-from limits who may use it" {
-    local before
+    local before rules
     around
     machine office 192.168.60.1/24 192.168.60.2/24
     ufw_rules
@@ -186,6 +186,17 @@ beside() {
     answers "c1 80 192.168.60.2" "$PID" tcp 192.168.60.1 8080
     nw publish --quiet c1 127.0.0.1:8081:80
     [ -z "$ERR" ] # nobody but the host reaches that
+    if command -v nft >/dev/null; then
+        rules=$(host iptables-save)
+        host iptables -P INPUT ACCEPT
+        host iptables -F INPUT
+        host nft add table inet guard
+        host nft add chain inet guard input '{ type filter hook input priority 0; policy drop; }'
+        nw publish --quiet c1 8082:80
+        [[ $ERR == *"8082:80/tcp is open to everybody"*"policy drop in nftables chain inet guard input"* ]]
+        host nft delete table inet guard
+        host iptables-restore <<<"$rules"
+    fi
     netwrap network remove --quiet --force testbridge
     same "$before" "$(kernel_state)"
 }

@@ -109,7 +109,7 @@ def connect(mode: Mode, wish: ConnectWish, target: Target) -> Endpoint | None:
     pid = _pid_of(target.container) if target.container is not None else target.pid
     wish = replace(wish, pid=pid, netns=target.netns)
     with changing(mode, f"connect to {wish.network}") as desk:
-        seen = desk.look([pid] if pid is not None else (), _handles(wish))
+        seen = desk.look([pid] if pid is not None else (), _handles(wish), hooks=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())
         desk.carry_out(made, seen)
         return None if mode.dry_run else next(m for m in made.makes if isinstance(m, Endpoint))
@@ -149,6 +149,9 @@ def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | Non
             return
         endpoints = _endpoints(state, name, network)
         networks = ", ".join(e.network for e in endpoints)
+        staying = [e.network for e in state.endpoints_of(container=name) if e not in endpoints]
+        if staying and any(e.default_route for e in endpoints):
+            desk.say(f"# {name} has no default route any more: {', '.join(staying)} came without one")
         desk.take_down(f"disconnect {name} from {networks}", closure([e.owner for e in endpoints], state.owners))
 
 
@@ -174,7 +177,7 @@ def publish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: st
     with changing(mode, f"publish {name}") as desk:
         state = desk.state()
         endpoint, container = _endpoints(state, name, network)[0], state.container(name)
-        seen = desk.look([container.pid] if container.pid else ())
+        seen = desk.look([container.pid] if container.pid else (), hooks=True)
         if health.is_gone(container, seen):
             raise BadInput(f"container {name!r} is gone", f"netwrap disconnect {name}")
         desk.carry_out(plan.publish(endpoint, ports, seen, state), seen)
@@ -335,7 +338,14 @@ def _again(desk: Desk, found: Operation) -> str:
     ports = [owner.partition(":")[2].split("/", 2) for owner in found.removes if owner.startswith("port:")]
     if any(owner.partition(":")[0] in ("network", "endpoint") for owner in found.removes) or not ports:
         return " && ".join(o.command for o in desk.store.undone_by(found.id)) or "netwrap log"
-    places: dict[tuple[str, str], list[str]] = {}
+    allowed: dict[str, list[str]] = {}
+    for entry in desk.store.entries(op=found.id):
+        if "-s" in (words := entry.step.do.argv):
+            allowed.setdefault(entry.step.owner, []).extend(("--allow-from", words[words.index("-s") + 1]))
+    places: dict[tuple[str, ...], list[str]] = {}
     for container, network, spec in ports:
-        places.setdefault((container, network), []).append(spec)
-    return " && ".join(shell_line(["netwrap", "publish", c, *specs, "--net", n]) for (c, n), specs in places.items())
+        more = allowed.get(f"port:{container}/{network}/{spec}", [])
+        places.setdefault((container, network, *more), []).append(spec)
+    return " && ".join(
+        shell_line(["netwrap", "publish", c, *specs, "--net", n, *more]) for (c, n, *more), specs in places.items()
+    )

@@ -94,10 +94,10 @@ class Desk:
         """What stands, by the store."""
         return self.store.state()
 
-    def look(self, pids: Iterable[int] = (), inside: Iterable[Netns] = ()) -> Facts:
+    def look(self, pids: Iterable[int] = (), inside: Iterable[Netns] = (), *, hooks: bool = False) -> Facts:
         """Looks at the host, at processes, and into their namespaces and others."""
         try:
-            return look(pids, inside)
+            return look(pids, inside, hooks=hooks)
         except CommandFailed as error:
             raise NetwrapError(str(error), "ip addr show") from None
 

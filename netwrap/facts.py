@@ -16,6 +16,7 @@ Rule = tuple[str, ...]
 OBJECTS = ("ip", "-j", "-d", "addr", "show")
 ROUTES = ("ip", "-4", "-j", "route", "show", "table", "all")
 POLICY = ("ip", "-4", "-j", "rule", "show")
+HOOKS = ("nft", "-j", "list", "ruleset")
 RULES = ("iptables-save",)  # lists the tables that are there; unlike `iptables -S` it makes none
 
 
@@ -69,6 +70,23 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Hook:
+    """A base chain of nftables that sees every packet of its hook, apart from those of iptables-nft (nft(8))."""
+
+    family: str
+    table: str
+    chain: str
+    hook: str
+    turns_away: str = ""
+    """`policy drop`, or `drop` or `reject` where a rule for all packets does so; empty where neither does."""
+
+    @property
+    def place(self) -> str:
+        """As `nft` takes it."""
+        return f"{self.family} {self.table} {self.chain}"
+
+
+@dataclass(frozen=True)
 class Facts:
     """One look at the machine."""
 
@@ -84,6 +102,8 @@ class Facts:
     """(table, chain) to its rules; a chain that is there without rules has none."""
     policies: dict[tuple[str, str], str] = field(default_factory=dict)
     """(table, chain) to ACCEPT or DROP, for built-in chains."""
+    hooks: tuple[Hook, ...] = ()
+    """Base chains of nftables, where they were asked for."""
     tools: frozenset[str] = frozenset()
     """Which of the tools that netwrap can do without are installed."""
     sysctls: dict[str, str] = field(default_factory=dict)
@@ -243,6 +263,27 @@ def parse_policies(text: str) -> dict[tuple[str, str], str]:
         elif line.startswith(":") and (words := line[1:].split())[1] != "-":
             policies[table, words[0]] = words[1]
     return policies
+
+
+def parse_hooks(text: str) -> tuple[Hook, ...]:
+    """Reads the answer to HOOKS: base chains for IPv4 that are not iptables' own (libnftables-json(5))."""
+    rows = json.loads(text or '{"nftables": []}')["nftables"]
+    verdicts: dict[tuple[str, str, str], str] = {}
+    for rule in (row["rule"] for row in rows if "rule" in row):
+        words = [next(iter(word)) if isinstance(word, dict) else word for word in rule.get("expr", ())]
+        if set(words) <= {"counter", "log", "drop", "reject"} and {"drop", "reject"} & set(words):
+            verdicts[rule["family"], rule["table"], rule["chain"]] = words[-1]
+    found = []
+    for chain in (row["chain"] for row in rows if "chain" in row):
+        place = (chain["family"], chain["table"], chain["name"])
+        is_iptables = place[0] == "ip" and place[1] in _TABLES and place[2] == chain.get("hook", "").upper()
+        if "hook" in chain and place[0] in ("ip", "inet") and chain.get("type") == "filter" and not is_iptables:
+            turns_away = "policy drop" if chain.get("policy") == "drop" else verdicts.get(place, "")
+            found.append(Hook(*place, chain["hook"], turns_away))
+    return tuple(found)
+
+
+_TABLES = ("filter", "nat", "raw", "mangle", "security")
 
 
 def parse_listeners(text: str, protocol: str) -> set[Listener]:

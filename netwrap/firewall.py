@@ -29,22 +29,44 @@ def by_whom(seen: Facts, chain: str) -> str:
 
 
 def guard(seen: Facts, chain: str = "INPUT") -> str | None:
-    """What turns away packets in a built-in chain that no other rule lets in: its policy, or a rule for all of them."""
-    if seen.policies.get(("filter", chain), "ACCEPT") != "ACCEPT":
-        return f"policy {seen.policies['filter', chain]}"
-    for name in _reached(seen, chain, by_all=True):
-        for rule in seen.rules.get(("filter", name), ()):
-            if target(rule) in ("DROP", "REJECT") and not conditions(rule):
-                return f"-A {name} {' '.join(rule)}"
+    """What turns away packets in a built-in chain that no other rule lets in: a rule for all of them, or its policy.
+
+    Of the tables of nftables, too: a packet has to pass every one of them (nft(8)).
+    """
+    verdict = _verdict(seen, chain) or seen.policies.get(("filter", chain), "ACCEPT")
+    if verdict != "ACCEPT":
+        return verdict if verdict.startswith("-A") else f"policy {verdict}"
+    for hook in seen.hooks:
+        if hook.hook == chain.lower() and hook.turns_away:
+            return f"{hook.turns_away} in nftables chain {hook.place}"
     return None
+
+
+def _verdict(seen: Facts, chain: str) -> str | None:
+    """What becomes of packets that no rule for some packets decides: ACCEPT, or the rule that turns them away."""
+    for rule in seen.rules.get(("filter", chain), ()):
+        if conditions(rule) and not (chain == "INPUT" and _is_for_a_link(rule)):
+            continue
+        if target(rule) in ("DROP", "REJECT"):
+            return f"-A {chain} {' '.join(rule)}"
+        if target(rule) == "ACCEPT" and not conditions(rule):
+            return "ACCEPT"
+        if found := _verdict(seen, target(rule)):
+            return found
+    return None
+
+
+def _is_for_a_link(rule: Rule) -> bool:
+    """Says whether a rule is for everything that arrives by a link; lo is not outside."""
+    return len(rule) > 2 and rule[0] == "-i" and rule[1] != "lo" and not conditions(rule[2:])
 
 
 def dnat_of_others(port: PublishedPort, destination: str, seen: Facts) -> str | None:
     """A rule of somebody else's that leads the same host port elsewhere than to the destination."""
     for (table, chain), rules in seen.rules.items():
         for rule in rules if table == "nat" else ():
-            elsewhere = target(rule) == "DNAT" and value(rule, "--to-destination") != destination
-            if elsewhere and not is_ours(rule) and _is_for(rule, port, seen):
+            leads = target(rule) in ("DNAT", "REDIRECT") and value(rule, "--to-destination") != destination
+            if leads and not is_ours(rule) and _is_for(rule, port, seen):
                 return f"-t nat -A {chain} {' '.join(rule)}"
     return None
 
@@ -85,13 +107,11 @@ def conditions(rule: Rule) -> bool:
     return [w for w in words if w not in ("-m", "comment")] != []
 
 
-def _reached(seen: Facts, chain: str, *, by_all: bool = False) -> list[str]:
-    """The chains of the filter table that a packet may come to from one, that one first; or that each has to pass."""
+def _reached(seen: Facts, chain: str) -> list[str]:
+    """The chains of the filter table that a packet may come to from one, that one first."""
     found = [chain]
     for name in found:
         for rule in seen.rules.get(("filter", name), ()):
-            if by_all and conditions(rule):
-                continue
             if ("filter", target(rule)) in seen.rules and target(rule) not in found:
                 found.append(target(rule))
     return found

@@ -19,13 +19,13 @@ OPTIONAL = ("conntrack",)
 _CONF = Path("/proc/sys/net/ipv4/conf")
 
 
-def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, rules: bool = True) -> Facts:
-    """Looks at the host, the processes, and into the namespaces: theirs and those with a handle.
+def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: bool = False) -> Facts:
+    """Looks at the host, the processes, and into the namespaces: theirs and those with a handle; at nftables if asked.
 
     Errors: CommandFailed where `ip` answers for the host with an error, NetwrapError where it is missing.
     """
     unseen: list[str] = []
-    saved = _rules(unseen) if rules else None
+    saved = _rules(unseen)
     handles = look_at_handles()
     processes = {p.pid: p for pid in pids if (p := process(pid)) is not None}
     spaces: dict[int, Space] = {}
@@ -46,6 +46,7 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, rules: b
         spaces=spaces,
         rules=facts.parse_rules(saved or ""),
         policies=facts.parse_policies(saved or ""),
+        hooks=_hooks() if hooks else (),
         sysctls=_sysctls(),
         processes=processes,
         listeners=_listeners(),
@@ -120,6 +121,16 @@ def _rules(unseen: list[str]) -> str | None:
         return spawn(facts.RULES)
     unseen.append("firewall rules cannot be seen without root; taken as: none of the names are in use")
     return None
+
+
+def _hooks() -> tuple[facts.Hook, ...]:
+    """The base chains of nftables; none where `nft` is not installed, or may not be asked."""
+    if os.geteuid() != 0 or shutil.which(facts.HOOKS[0]) is None:
+        return ()
+    try:
+        return facts.parse_hooks(spawn(facts.HOOKS))
+    except (CommandFailed, ValueError):
+        return ()
 
 
 def look_at_handles() -> dict[str, int]:

@@ -339,6 +339,8 @@ def allowed(text: str) -> IPv4Network:
         raise BadInput(f"--allow-from {text!r} is no CIDR: {error}", hint) from None
     if not isinstance(net, IPv4Network):
         raise BadInput(f"--allow-from {text!r} is IPv6, which netwrap does not do yet", hint)
+    if net.is_loopback or net.is_multicast or net == IPv4Network("255.255.255.255"):
+        raise BadInput(f"--allow-from {text!r}: nobody else sends from there; this host may use the port anyway", hint)
     return net
 
 

@@ -72,7 +72,7 @@ def _words(name: str, command: list[str]) -> list[str]:
 
 def _dry_run(mode: Mode, wish: ConnectWish, command: list[str]) -> None:
     with reading(mode) as desk:
-        seen = desk.look()
+        seen = desk.look(hooks=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())
         if mode.json:
             desk.print(made, seen)
@@ -91,7 +91,7 @@ def _build(mode: Mode, wish: ConnectWish) -> str:
         container = _container(whole)
         with desk.operation(replace(whole, title=f"run {container.name} on {wish.network}")) as op:
             desk.run(op, replace(whole, steps=whole.steps[:1], makes=(), already=()), ends=False)
-            seen = desk.look(inside=[Netns(container.name, 0)])
+            seen = desk.look(inside=[Netns(container.name, 0)], hooks=bool(wish.ports))
             container = replace(container, inode=seen.handles[container.name])
             desk.run(op, plan.connect(wish, seen, desk.state(), container))
         return container.name

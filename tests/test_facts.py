@@ -17,11 +17,13 @@ from toykernel import ToyKernel
 
 from netwrap.facts import (
     Facts,
+    Hook,
     Link,
     Listener,
     Route,
     Space,
     holds,
+    parse_hooks,
     parse_listeners,
     parse_process,
     parse_rules,
@@ -140,6 +142,16 @@ def test_every_rule_of_the_tutorials_plans_is_found_again_in_what_the_kernel_pri
         assert holds(probe, seen) is True, line
         found += 1
     assert found == 9 if name == "create-tutorial" else 6
+
+
+def test_base_chains_of_nftables_are_read_with_what_they_turn_away() -> None:
+    assert parse_hooks(text("nft-ruleset.json")) == (
+        Hook("inet", "firewalld", "filter_FORWARD", "forward", "reject"),
+        Hook("inet", "firewalld", "filter_INPUT", "input", "drop"),
+        Hook("inet", "filter", "input", "input", "policy drop"),
+        Hook("inet", "filter", "forward", "forward"),
+    )
+    assert parse_hooks("") == ()
 
 
 def test_sockets_that_listen_are_read_and_connected_ones_are_not() -> None:

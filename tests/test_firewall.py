@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from netwrap import firewall
-from netwrap.facts import Facts, Space, parse_policies, parse_rules
+from netwrap.facts import Facts, Hook, Space, parse_policies, parse_rules
 from netwrap.model import published_port
 
 UFW = """
@@ -61,6 +63,25 @@ COMMIT
 """
 
 
+LINKS = """
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+-A INPUT -i lo -j ACCEPT
+-A INPUT -i eth1 -j ACCEPT
+-A INPUT -i eth0 -j DROP
+-A FORWARD -i eth0 -j DROP
+COMMIT
+"""
+OPEN = """
+*filter
+:INPUT DROP [0:0]
+-A INPUT -j ACCEPT
+-A INPUT -j DROP
+COMMIT
+"""
+
+
 def facts(text: str) -> Facts:
     """A host with the addresses 192.168.1.10 and 127.0.0.1, and these rules."""
     host = Space(addrs=frozenset({("eth0", "192.168.1.10/24"), ("lo", "127.0.0.1/8")}))
@@ -82,12 +103,23 @@ def facts(text: str) -> Facts:
         (FAIL2BAN, "INPUT", None, "by hand"),
         (OURS, "FORWARD", None, "by hand"),
         (BEHIND, "INPUT", "-A guard -j DROP", "by hand"),
+        (LINKS, "INPUT", "-A INPUT -i eth0 -j DROP", "by hand"),
+        (LINKS, "FORWARD", None, "by hand"),
+        (OPEN, "INPUT", None, "by hand"),
         ("", "INPUT", None, "by hand"),
     ],
 )
 def test_what_turns_everybody_away_and_who_set_it_up(text: str, chain: str, guard: str | None, who: str) -> None:
     assert firewall.guard(facts(text), chain) == guard
     assert firewall.by_whom(facts(text), chain).startswith(who)
+
+
+def test_a_table_of_nftables_turns_away_what_iptables_lets_in() -> None:
+    hooks = (Hook("inet", "filter", "forward", "forward"), Hook("inet", "filter", "in", "input", "policy drop"))
+    for text in ("", OPEN):
+        assert firewall.guard(replace(facts(text), hooks=hooks)) == "policy drop in nftables chain inet filter in"
+        assert firewall.guard(replace(facts(text), hooks=hooks), "FORWARD") is None
+    assert firewall.guard(replace(facts(UFW), hooks=hooks)) == "policy DROP"
 
 
 def test_two_who_set_a_chain_up_are_both_named() -> None:
@@ -117,7 +149,8 @@ THEIRS = "-p tcp -m tcp --dport 8088 -j DNAT --to-destination 172.17.0.2:80"
         (f"-m comment --comment netwrap:c1/a {THEIRS}", "8088:80", False),
         (THEIRS.replace("172.17", "10.0").replace(":80", ":81"), "8088:80", True),
         (THEIRS.replace("172.17", "10.0"), "8088:80", False),
-        ("-p tcp -m tcp --dport 8088 -j REDIRECT --to-ports 80", "8088:80", False),
+        ("-p tcp -m tcp --dport 8088 -j REDIRECT --to-ports 80", "8088:80", True),
+        ("-p tcp -m tcp --dport 8088 -j MARK --set-mark 1", "8088:80", False),
         ("-p tcp -j DNAT --to-destination 172.17.0.2", "8088:80", False),
     ],
 )

@@ -16,7 +16,7 @@ from toytables import Refused, Tables, split
 from toywords import key_of, link_options, must, spelt
 
 from netwrap.errors import CommandFailed
-from netwrap.facts import Facts, Link, Listener, Route, Space
+from netwrap.facts import Facts, Hook, Link, Listener, Route, Space
 from netwrap.model import Netns, Process
 from netwrap.steps import Cmd, shell_line
 
@@ -36,6 +36,7 @@ class ToyKernel:
         self.sysctls = {key_of(n, setting): old for n in ("all", "default", "lo") for setting, old in SETTINGS.items()}
         self.listeners: set[Listener] = set()
         self.tools: set[str] = set()
+        self.hooks: tuple[Hook, ...] = ()
         self.boot_id = "0b00f1d0-0000-4000-8000-000000000001"
         self.log: list[tuple[str, ...]] = []
         """Every single change that was asked for, in order."""
@@ -58,7 +59,7 @@ class ToyKernel:
 
     # What the tests ask
 
-    def facts(self, pids: Iterable[int] = (), namespaces: Iterable[Netns] = ()) -> Facts:
+    def facts(self, pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: bool = False) -> Facts:
         """A look at the machine, at processes and into namespaces, as netwrap.look gives it."""
         processes = {pid: self.processes[pid] for pid in pids if pid in self.processes}
         inodes = {p.inode for p in processes.values()} | {self.handles.get(n.name, 0) for n in namespaces}
@@ -73,6 +74,7 @@ class ToyKernel:
             processes=processes,
             listeners=frozenset(self.listeners),
             policies=dict(self.tables.policies),
+            hooks=self.hooks if hooks else (),
             tools=frozenset(self.tools),
         )
 
