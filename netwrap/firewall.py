@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
-from netwrap.facts import Facts, Rule
+from netwrap.facts import Facts, Rule, same_rule
 from netwrap.model import PublishedPort
+from netwrap.steps import shell_line
 from netwrap.steps.iptables import MARK
 
 _OWNERS = {
@@ -36,6 +37,37 @@ def guard(seen: Facts, chain: str = "INPUT") -> str | None:
         for rule in seen.rules.get(("filter", name), ()):
             if target(rule) in ("DROP", "REJECT") and not conditions(rule):
                 return f"-A {name} {' '.join(rule)}"
+    return None
+
+
+def turned_away_before(seen: Facts, chain: str, rule: Rule) -> str | None:
+    """What turns every packet away that comes to a built-in chain of the filter table, before it meets a rule there."""
+    fate = _fate(seen, chain, rule)
+    policy = seen.policies.get(("filter", chain), "ACCEPT")
+    if fate is None and policy != "ACCEPT":
+        return f"policy {policy}"
+    return fate or None
+
+
+def _fate(seen: Facts, chain: str, until: Rule = ()) -> str | None:
+    """What becomes of every packet in a chain: the rule that turns it away; "" where it is accepted or meets the rule
+    `until`; None where it comes to the end. Chains do not lead in circles: the kernel refuses that."""
+    for rule in seen.rules.get(("filter", chain), ()):
+        if until and same_rule(rule, until):
+            return ""
+        if conditions(rule):
+            continue
+        to = target(rule)
+        if to in ("DROP", "REJECT"):
+            return f"-A {chain} {shell_line(rule)}"
+        if to == "ACCEPT":
+            return ""
+        if to == "RETURN":
+            return None
+        if ("filter", to) in seen.rules:
+            fate = _fate(seen, to)
+            if fate is not None or "-g" in rule:  # from where -g leads, nothing comes back (iptables(8))
+                return fate
     return None
 
 
