@@ -20,6 +20,9 @@ from netwrap.undo import Entry
 SECONDS = 2
 """How long a trial may take."""
 
+AT_ONCE = 8
+"""How many trials run at a time: those that fail do nothing but wait."""
+
 HOW = {"tcp": "tcp", "udp": "udp socket", "sctp": "sctp rules"}
 """How a published port is tried. A datagram that nobody asked for might do harm: so only TCP is called. For UDP it
 counts whether a socket takes what comes; for SCTP, which has no such list of sockets, whether the rules stand."""
@@ -48,12 +51,15 @@ def _look(state: State) -> Facts:
 
 def check(mode: Mode) -> list[dict[str, Any]]:
     """Runs every trial; each as a document. Errors: NetwrapError without root."""
+    from concurrent.futures import ThreadPoolExecutor  # here, for it is slow to import
+
     need_root("trying from inside containers")
     require(["ping"])
     with reading(mode) as desk:
         state = desk.state()
         seen, entries = _look(state), _by_owner(desk, state)
-    return [_tried(trial, entries, seen, state) for trial in trials.trials(state, seen)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda trial: _tried(trial, entries, seen, state), trials.trials(state, seen)))
 
 
 def _by_owner(desk: Desk, state: State) -> dict[str, list[Entry]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -370,3 +371,15 @@ def test_sctp_works_where_its_rules_stand(machine: Machine) -> None:
     machine.world.prepare(f"iptables -w -t nat -D OUTPUT {' '.join(rule)}")
     row = machine.check()[name]
     assert (row["works"], row["hop"], row["how"]) == (False, "rule", "sctp rules")
+
+
+def test_trials_wait_side_by_side(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(5)  # each container's way outside, c1 and the host to c2
+
+    def spawn(words: tuple[str, ...]) -> str:
+        if words[-1] in ("192.168.1.1", "10.0.0.3"):
+            together.wait(timeout=20)
+        return machine.spawn(words)
+
+    monkeypatch.setattr(checkup, "spawn", spawn)
+    assert all(row["works"] for row in machine.check().values())
