@@ -12,8 +12,9 @@ setup() {
     container
     C1=$PID
     container
+    C2=$PID
     netwrap connect --quiet --net a --pid "$C1" --name c1 -p 8080:80 -p 8081:81/udp
-    netwrap connect --quiet --net a --pid "$PID" --name c2
+    netwrap connect --quiet --net a --pid "$C2" --name c2
     container
     netwrap connect --quiet --net b --pid "$PID" --name c3
     serve "$C1" tcp 0.0.0.0 80 c1
@@ -106,9 +107,19 @@ EOF
     mended c2 outside
 }
 
-@test "forwarding is off" {
+@test "forwarding is off, for all or for a bridge" {
     host sysctl -q net.ipv4.ip_forward=0
     breaks forwarding c1 outside "net.ipv4.conf.all.forwarding=1"
+    host sysctl -q net.ipv4.ip_forward=1
+    host sysctl -q net.ipv4.conf.a.forwarding=0 # no step of ours
+    breaks forwarding c1 outside "net.ipv4.conf.a.forwarding is 0"
+    mended c1 outside
+}
+
+@test "a handle is gone" {
+    host ip netns del c2
+    breaks handle c2 outside "ip netns attach c2"
+    mended c2 outside
 }
 
 @test "a rule is gone: the way out, the published port" {
@@ -119,10 +130,24 @@ EOF
     breaks rule host "c1 by 8081:81/udp" "OUTPUT"
 }
 
+@test "a rule for others than this host is gone: their way to the published port, the replies" {
+    host iptables -t nat -D PREROUTING 1
+    breaks rule host "c1 by 8080:80/tcp" "PREROUTING"
+    mended host "c1 by 8080:80/tcp"
+    host iptables -D NETWRAP-a 1
+    breaks rule c1 outside "RELATED,ESTABLISHED,DNAT"
+    mended c1 outside # in front of the DROP
+}
+
 @test "the service does not listen" {
-    netwrap publish --quiet c2 8082:82 8083:83/udp
+    netwrap publish --quiet c2 8082:82 8083:83/udp 9000-9002:90-92
+    serve "$C2" tcp 127.0.0.1 82 c2 # not where the port leads
+    serve "$C2" udp 127.0.0.1 83 c2
+    serve "$C2" tcp 0.0.0.0 91 c2
+    wait_for at "$C2" sh -c 'grep -q ":0052 .* 0A " /proc/net/tcp && grep -q ":0053 " /proc/net/udp && grep -q ":005B .* 0A " /proc/net/tcp'
     breaks service host "c2 by 8082:82/tcp" "port 82/tcp in c2"
     breaks service host "c2 by 8083:83/udp" "port 83/udp in c2"
+    jq -e 'any(.[]; .to == "c2 by 9000-9002:90-92/tcp" and .works)' <<<"$OUT" # one of the range is enough
 }
 
 @test "the process has ended" {
@@ -138,7 +163,8 @@ EOF
     breaks rule c1 outside "-A FORWARD -j REJECT"
 }
 
-@test "the outside itself does not answer" {
+@test "the outside itself does not answer; FORWARD is not to blame, whatever comes behind our jump" {
+    host iptables -P FORWARD DROP
     host ip link set dev lan down
     host ip link set dev lan up
     host ip route replace default via 192.168.50.77 dev lan

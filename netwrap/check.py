@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from itertools import permutations
 
 from netwrap import firewall
-from netwrap.facts import Facts, holds
+from netwrap.facts import Facts, Listener, holds
 from netwrap.health import is_gone
+from netwrap.mend import again
 from netwrap.model import Endpoint, PublishedPort, State
+from netwrap.steps import Step, netns, sysctl
 from netwrap.undo import Entry
 
 
@@ -24,6 +27,10 @@ class Trial:
     port: PublishedPort | None = None
     containers: tuple[str, ...] = ()
     """Who has to be alive for it: the one that asks first, if it is one."""
+    leads_to: IPv4Address | None = None
+    """The address in the container that a published port leads to."""
+    forwarding: tuple[str, ...] = ()
+    """The kernel settings without which it does not pass the host."""
 
     @property
     def asks(self) -> str | None:
@@ -47,49 +54,72 @@ HOPS = {
     "chain": "rule",
     "rule": "rule",
 }
-"""What a step is a hop of, by the kind of its probe."""
+"""What a step is a hop of, by the kind of its probe; the other kinds (keep, flows) carry no packet."""
 
 
 def trials(state: State, seen: Facts) -> Iterator[Trial]:
     """Each container to each that it may reach, host to each, each to its gateway and outside, each published port."""
     for one, other in permutations(state.endpoints, 2):
         if one.container != other.container and (path := _between(one, other, state)):
-            yield Trial(
-                one.container, other.container, str(other.ip), path, containers=(one.container, other.container)
-            )
-    outside = outside_address(seen)
+            pair = (one.container, other.container)
+            forwarding = _forwarding(*(state.networks[e.network].bridge for e in (one, other)))
+            yield Trial(*pair, str(other.ip), path, containers=pair, forwarding=forwarding)
+    out = _way_out(seen)
     for e in state.endpoints:
         network, who = state.networks[e.network], (e.container,)
-        yield Trial(HOST, e.container, str(e.ip), (network.owner, e.owner), containers=who)
-        yield Trial(e.container, GATEWAY + network.name, str(network.gateway), (e.owner, network.owner), containers=who)
-        if outside and e.default_route:
-            yield Trial(e.container, OUTSIDE, outside, (e.owner, network.owner, "host"), containers=who)
+        yield Trial(HOST, e.container, str(e.ip), (network.owner, *_place(e)), containers=who)
+        path = (*_place(e), network.owner)
+        yield Trial(e.container, GATEWAY + network.name, str(network.gateway), path, containers=who)
+        if out and e.default_route:
+            forwarding = _forwarding(network.bridge, out[1])
+            yield Trial(e.container, OUTSIDE, out[0], (*path, "host"), containers=who, forwarding=forwarding)
     for p in state.publications:
-        place = f"{p.container}/{p.network}"
-        path = (p.owner, f"published:{p.network}", "host", f"network:{p.network}", f"endpoint:{place}")
-        for ip in [str(p.port.host_ip)] if p.port.host_ip else ["127.0.0.1"]:
-            yield Trial(HOST, f"{p.container} by {p.port.spec}", ip, path, p.port, (p.container,))
+        (e,) = state.endpoints_of(container=p.container, network=p.network)
+        path = (p.owner, f"published:{p.network}", "host", f"network:{p.network}", *_place(e))
+        ip = str(p.port.host_ip or "127.0.0.1")
+        yield Trial(HOST, f"{p.container} by {p.port.spec}", ip, path, p.port, (p.container,), e.ip)
 
 
-def outside_address(seen: Facts) -> str | None:
-    """The next machine on the way out: it answers with masquerading only, as it knows no way to containers."""
-    return next((r.via for r in seen.host.routes if r.dst == "default" and r.via and ":" not in r.via), None)
+def _way_out(seen: Facts) -> tuple[str, str] | None:
+    """The next machine on the way out, and the link to it: that machine knows no way to containers, and answers with
+    masquerading only."""
+    routes = (r for r in seen.host.routes if r.dst == "default")
+    return next(((r.via, r.dev) for r in routes if r.via and r.dev and ":" not in r.via), None)
+
+
+def _forwarding(*links: str) -> tuple[str, ...]:
+    """The settings that let packets pass from one link to another and back; none where they stay on one."""
+    names = ("all", *links) if len(set(links)) > 1 else ()
+    return tuple(sysctl.of_link(name, "forwarding") for name in names)
+
+
+def _place(endpoint: Endpoint) -> tuple[str, str]:
+    """An endpoint behind what it is built upon."""
+    return (f"container:{endpoint.container}", endpoint.owner)
 
 
 def _between(one: Endpoint, other: Endpoint, state: State) -> tuple[str, ...]:
     """The way from one endpoint to another; empty where there is none by design."""
     networks = (f"network:{one.network}", f"network:{other.network}")
     if one.network == other.network:
-        return (one.owner, networks[0], other.owner)
+        return (*_place(one), networks[0], *_place(other))
     for link in state.links:
         if {link.a, link.b} == {one.network, other.network} and not _shares(one, other, state):
-            return (one.owner, networks[0], "host", link.owner, networks[1], other.owner)
+            return (*_place(one), networks[0], "host", link.owner, networks[1], *_place(other))
     return ()
 
 
 def _shares(one: Endpoint, other: Endpoint, state: State) -> bool:
     """Says whether both containers are on the other's network: then they take that way."""
     return any(e.network == other.network for e in state.endpoints_of(container=one.container))
+
+
+def heard(trial: Trial, listeners: Iterable[Listener]) -> list[int]:
+    """The host ports of a trial that lead to a socket of the container."""
+    if trial.port is None:
+        return []
+    taken = {listener.port for listener in listeners if listener.ip in (None, trial.leads_to)}
+    return [trial.port.host_port + n for n in range(trial.port.count) if trial.port.port + n in taken]
 
 
 @dataclass(frozen=True)
@@ -102,25 +132,55 @@ class Break:
 
 
 def missing(trial: Trial, entries: dict[str, list[Entry]], seen: Facts, state: State) -> Break | None:
-    """The first hop on a trial's path that is not as netwrap made it."""
+    """The first hop on a trial's path that is not as netwrap made it; `entries` are all that stand, by owner."""
     for name in trial.containers:
         if is_gone(state.containers[name], seen):
             return Break("process", f"{name} is gone", f"netwrap disconnect {name}")
     for owner in trial.path:
         for entry in entries.get(owner, ()):
-            if holds(entry.step.probe, seen) is False:
-                return Break(HOPS[entry.step.probe.kind], f"missing: {entry.step.do.text()}", entry.step.do.text())
+            hop = HOPS.get(entry.step.probe.kind)
+            if hop is not None and holds(entry.step.probe, seen) is False:
+                mend = _again(entry.step, entries, seen, state)
+                return Break(hop, f"missing: {entry.step.do.text()}", mend.do.text())
     return None
 
 
-def of_others(trial: Trial, seen: Facts, *, listens: bool) -> Break:
-    """What breaks a trial and is no step of netwrap's: the service, the rules of others, the world outside."""
+def _again(step: Step, entries: dict[str, list[Entry]], seen: Facts, state: State) -> Step:
+    """What makes a step hold again. A handle is for the namespace that is in use: `ip netns add` would make another."""
+    container = state.containers.get(step.probe.key[0]) if step.probe.kind == "netns" else None
+    if container is not None and container.pid is not None:
+        return netns.attach(container.netns, container.pid, step.why)
+    return again(step, _in_order(entries), seen)
+
+
+def _in_order(entries: dict[str, list[Entry]]) -> list[Entry]:
+    """All entries in the order of their making."""
+    return sorted((entry for found in entries.values() for entry in found), key=lambda entry: entry.id)
+
+
+def of_others(trial: Trial, entries: dict[str, list[Entry]], seen: Facts, *, listens: bool) -> Break:
+    """What breaks a trial and is no step of netwrap's: the service, settings and rules of others, the world outside."""
     if trial.port is not None and not listens:
-        name, service = trial.containers[0], f"{trial.port.port}/{trial.port.protocol}"
-        return Break("service", f"nothing listens on port {service} in {name}", f"netwrap exec {name} -- ss -lntu")
-    chain = "INPUT" if trial.target.startswith(GATEWAY) else "FORWARD"
-    if guard := firewall.guard(seen, chain):
-        return Break("rule", f"{chain} of this host: {guard} ({firewall.by_whom(seen, chain)})", f"iptables -S {chain}")
+        name, service = trial.containers[0], trial.port.spec.rpartition(":")[2]
+        broken = f"nothing listens on port {service} in {name} ({trial.leads_to})"
+        return Break("service", broken, f"netwrap exec {name} -- ss -lntu")
+    for key in trial.forwarding:
+        if seen.sysctls.get(key) == "0":
+            return Break("forwarding", f"{key} is 0", f"sysctl {key}=1")
+    place, guard = _guard(trial, entries, seen)
+    if guard is not None:
+        return Break("rule", f"{place} of this host: {guard} ({firewall.by_whom(seen, place)})", f"iptables -S {place}")
     if trial.target == OUTSIDE:
         return Break("outside", f"{trial.ip} does not answer", f"ping -c 1 {trial.ip}  # does it answer this host?")
     return Break("unknown", "each step of netwrap's holds: a rule, a setting or a program of others", "netwrap doctor")
+
+
+def _guard(trial: Trial, entries: dict[str, list[Entry]], seen: Facts) -> tuple[str, str | None]:
+    """The chain of others that a trial passes, and what turns it away there."""
+    if trial.target.startswith(GATEWAY):
+        return "INPUT", firewall.guard(seen, "INPUT")
+    if trial.asks is None:
+        return "OUTPUT", firewall.guard(seen, "OUTPUT")
+    keys = (entry.step.probe.key for entry in entries.get("host", ()))
+    jump = next((key[2:] for key in keys if key[:2] == ("filter", "FORWARD")), None)
+    return "FORWARD", firewall.turned_away_before(seen, "FORWARD", jump) if jump else None

@@ -11,14 +11,21 @@ from netwrap import doctor as diagnosis
 from netwrap import examine
 from netwrap.desk import Desk, Mode, need_root, reading
 from netwrap.errors import CommandFailed
-from netwrap.facts import Facts, parse_listeners
+from netwrap.facts import Facts, Listener, parse_listeners
 from netwrap.look import look
-from netwrap.model import PublishedPort, State
+from netwrap.model import State
 from netwrap.spawn import require, spawn
 from netwrap.undo import Entry
 
 SECONDS = 2
 """How long a trial may take."""
+
+AT_ONCE = 8
+"""How many trials run at a time: those that fail do nothing but wait."""
+
+HOW = {"tcp": "tcp", "udp": "udp socket", "sctp": "sctp rules"}
+"""How a published port is tried. A datagram that nobody asked for might do harm: so only TCP is called. For UDP it
+counts whether a socket takes what comes; for SCTP, which has no such list of sockets, whether the rules stand."""
 
 
 def doctor(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
@@ -44,12 +51,15 @@ def _look(state: State) -> Facts:
 
 def check(mode: Mode) -> list[dict[str, Any]]:
     """Runs every trial; each as a document. Errors: NetwrapError without root."""
+    from concurrent.futures import ThreadPoolExecutor  # here, for it is slow to import
+
     need_root("trying from inside containers")
     require(["ping"])
     with reading(mode) as desk:
         state = desk.state()
         seen, entries = _look(state), _by_owner(desk, state)
-    return [_tried(trial, entries, seen, state) for trial in trials.trials(state, seen)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda trial: _tried(trial, entries, seen, state), trials.trials(state, seen)))
 
 
 def _by_owner(desk: Desk, state: State) -> dict[str, list[Entry]]:
@@ -61,25 +71,26 @@ def _by_owner(desk: Desk, state: State) -> dict[str, list[Entry]]:
 
 def _tried(trial: trials.Trial, entries: dict[str, list[Entry]], seen: Facts, state: State) -> dict[str, Any]:
     found = trials.missing(trial, entries, seen, state)
-    listens = trial.port is not None and _listens(trial.containers[0], trial.port)
-    how, works = _try(trial, stands=listens and found is None)
-    works = works and not (found and found.hop == "process")  # its namespace outlives it, and answers
+    heard = trials.heard(trial, _listeners(trial)) if found is None else []
+    # Packets of other machines meet rules that the host's own do not; a namespace outlives its process, and answers.
+    is_vain = found is not None and (trial.port is not None or found.hop == "process")
+    works = not is_vain and _works(trial, heard)
     if not works and found is None:
-        found = trials.of_others(trial, seen, listens=listens)
+        found = trials.of_others(trial, entries, seen, listens=heard != [])
+    how = HOW[trial.port.protocol] if trial.port else "ping"
     document = {"from": trial.source, "to": trial.target, "ip": trial.ip, "how": how, "works": works}
     return document | (asdict(found) if found and not works else dict.fromkeys(("hop", "broken", "mend")))
 
 
-def _try(trial: trials.Trial, *, stands: bool) -> tuple[str, bool]:
-    """How it is tried, and whether it works. A datagram that nobody asked for might do harm: so only TCP is called,
-    and of other services it counts whether all of it `stands`."""
+def _works(trial: trials.Trial, heard: list[int]) -> bool:
+    """Tries it; `heard` are the host ports that lead to a socket."""
     if trial.port is None:
         where = ("ip", "netns", "exec", trial.asks) if trial.asks else ()
         ping = (*where, "ping", "-n", "-c", "1", "-W", str(SECONDS), trial.ip)
-        return "ping", _succeeds(ping) or _succeeds(ping)  # a neighbour that was away is looked for anew (arp(7))
+        return _succeeds(ping) or _succeeds(ping)  # a neighbour that was away is looked for anew (arp(7))
     if trial.port.protocol == "tcp":
-        return "tcp", _connects(trial.ip, trial.port.host_port)
-    return f"{trial.port.protocol} socket", stands
+        return _connects(trial.ip, heard[0] if heard else trial.port.host_port)
+    return heard != [] or trial.port.protocol == "sctp"
 
 
 def _succeeds(words: tuple[str, ...]) -> bool:
@@ -98,13 +109,15 @@ def _connects(ip: str, port: int) -> bool:
     return True
 
 
-def _listens(container: str, port: PublishedPort) -> bool:
-    """Says whether a socket of the container takes what a published port leads there."""
-    found = set()
-    for table in (port.protocol, f"{port.protocol}6"):
+def _listeners(trial: trials.Trial) -> set[Listener]:
+    """The sockets of a container that publishes a port, of that port's protocol."""
+    found: set[Listener] = set()
+    if trial.port is None or trial.port.protocol == "sctp":
+        return found
+    for table in (trial.port.protocol, f"{trial.port.protocol}6"):
         try:
-            text = spawn(("ip", "netns", "exec", container, "cat", f"/proc/net/{table}"))
+            text = spawn(("ip", "netns", "exec", trial.containers[0], "cat", f"/proc/net/{table}"))
         except CommandFailed:  # a namespace that is gone, a protocol that the kernel does not know
             continue
-        found |= parse_listeners(text, port.protocol)
-    return any(port.port <= listener.port < port.port + port.count for listener in found)
+        found |= parse_listeners(text, trial.port.protocol)
+    return found

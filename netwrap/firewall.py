@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
-from netwrap.facts import Facts, Rule
+from netwrap.facts import Facts, Rule, same_rule
 from netwrap.model import PublishedPort
+from netwrap.steps import shell_line
 from netwrap.steps.iptables import MARK
 
 _OWNERS = {
@@ -33,26 +34,42 @@ def guard(seen: Facts, chain: str = "INPUT") -> str | None:
 
     Of the tables of nftables, too: a packet has to pass every one of them (nft(8)).
     """
-    verdict = _verdict(seen, chain) or seen.policies.get(("filter", chain), "ACCEPT")
-    if verdict != "ACCEPT":
-        return verdict if verdict.startswith("-A") else f"policy {verdict}"
+    if found := turned_away_before(seen, chain):
+        return found
     for hook in seen.hooks:
         if hook.hook == chain.lower() and hook.turns_away:
             return f"{hook.turns_away} in nftables chain {hook.place}"
     return None
 
 
-def _verdict(seen: Facts, chain: str) -> str | None:
-    """What becomes of packets that no rule for some packets decides: ACCEPT, or the rule that turns them away."""
+def turned_away_before(seen: Facts, chain: str, rule: Rule = ()) -> str | None:
+    """What turns every packet away that comes to a built-in chain of the filter table, before it meets a rule there."""
+    fate = _fate(seen, chain, rule)
+    policy = seen.policies.get(("filter", chain), "ACCEPT")
+    if fate is None and policy != "ACCEPT":
+        return f"policy {policy}"
+    return fate or None
+
+
+def _fate(seen: Facts, chain: str, until: Rule = ()) -> str | None:
+    """What becomes of every packet in a chain: the rule that turns it away; "" where it is accepted or meets the rule
+    `until`; None where it comes to the end. Chains do not lead in circles: the kernel refuses that."""
     for rule in seen.rules.get(("filter", chain), ()):
-        if conditions(rule) and not (chain == "INPUT" and _is_for_a_link(rule)):
+        if until and same_rule(rule, until):
+            return ""
+        to = target(rule)
+        if conditions(rule) and not (chain == "INPUT" and to != "ACCEPT" and _is_for_a_link(rule)):
             continue
-        if target(rule) in ("DROP", "REJECT"):
-            return f"-A {chain} {' '.join(rule)}"
-        if target(rule) == "ACCEPT" and not conditions(rule):
-            return "ACCEPT"
-        if found := _verdict(seen, target(rule)):
-            return found
+        if to in ("DROP", "REJECT"):
+            return f"-A {chain} {shell_line(rule)}"
+        if to == "ACCEPT":
+            return ""
+        if to == "RETURN":
+            return None
+        if ("filter", to) in seen.rules:
+            fate = _fate(seen, to)
+            if fate is not None or "-g" in rule:  # from where -g leads, nothing comes back (iptables(8))
+                return fate
     return None
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from ipaddress import IPv4Address
+from typing import Any
+
 import pytest
 from world import World
 
-from netwrap.check import Break, Trial, missing, of_others, trials
+from netwrap import checkup
+from netwrap.check import Break, Trial, heard, missing, of_others, trials
+from netwrap.errors import CommandFailed
+from netwrap.facts import Listener
+from netwrap.steps import netns
 from netwrap.undo import Entry
 
 VETH = "veth5b5fc03"
@@ -26,13 +35,22 @@ def all_trials(world: World) -> dict[str, Trial]:
     return {f"{t.source} to {t.target}": t for t in trials(world.state(), world.kernel.everything())}
 
 
-def broken(world: World, name: str) -> Break | None:
+def standing(world: World) -> dict[str, list[Entry]]:
+    entries: dict[str, list[Entry]] = {}
     with world.store() as store:
-        state = store.state()
-        entries: dict[str, list[Entry]] = {}
-        for entry in store.entries(owners=state.owners):
+        for entry in store.entries(owners=store.state().owners):
             entries.setdefault(entry.step.owner, []).append(entry)
-    return missing(all_trials(world)[name], entries, world.kernel.everything(), state)
+    return entries
+
+
+def broken(world: World, name: str) -> Break | None:
+    return missing(all_trials(world)[name], standing(world), world.kernel.everything(), world.state())
+
+
+def others(world: World, name: str, *, listens: bool = False) -> Break:
+    """What is named where every step of ours holds."""
+    assert broken(world, name) is None
+    return of_others(all_trials(world)[name], standing(world), world.kernel.everything(), listens=listens)
 
 
 def test_everything_that_stands_is_tried_once(built: World) -> None:
@@ -88,6 +106,9 @@ def test_a_way_on_which_every_step_holds_has_no_missing_hop(built: World) -> Non
         ("iptables -w -D FORWARD -m comment --comment netwrap:host -j NETWRAP", "c1 to outside", "rule", "-I FORWARD"),
         ("sysctl net.ipv4.conf.testbridge.route_localnet=0", "host to c1 by 8080:80/tcp", "forwarding", "localnet=1"),
         ("ip netns del c3", "host to c3", "process", "c3 is gone"),
+        ("ip netns del c2", "c2 to outside", "handle", "ip netns attach c2 64561"),
+        ("ip netns del c2", "c1 to c2", "handle", "ip netns attach c2 64561"),
+        ("ip -n c1 link set dev lo down", "host to c1 by 8080:80/tcp", "link", "ip -n c1 link set dev lo up"),
     ],
 )  # fmt: skip
 def test_the_first_hop_that_breaks_is_named_with_the_command_that_mends_it(
@@ -110,20 +131,255 @@ def test_of_two_hops_the_first_on_the_way_is_named(built: World) -> None:
     assert [broken(built, name).hop for name in ("c1 to c2", "c2 to c1")] == ["bridge port", "address"]  # type: ignore[union-attr]
 
 
+def test_a_handle_that_netwrap_run_made_comes_back_for_the_same_namespace(built: World) -> None:
+    """`ip netns add` would make another one."""
+    built.prepare("ip netns del c2")
+    entries, state = standing(built), built.state()
+    entries["container:c2"] = [
+        Entry(
+            e.id,
+            e.op,
+            e.state,
+            netns.add(state.containers["c2"].netns, "why") if e.step.probe.kind == "netns" else e.step,
+        )
+        for e in entries["container:c2"]
+    ]
+    found = missing(all_trials(built)["c2 to outside"], entries, built.kernel.everything(), state)
+    assert found == Break("handle", "missing: ip netns add c2", "ip netns attach c2 64561")
+
+
+def test_the_mend_of_a_rule_puts_it_in_its_place(built: World) -> None:
+    chain = built.kernel.tables.chains["filter", "NETWRAP-testbridge"]
+    before = list(chain)
+    built.prepare(f"iptables -w -D NETWRAP-testbridge {' '.join(before[0])}")
+    found = broken(built, "c1 to outside")
+    assert found is not None
+    assert found.mend.startswith("iptables -w -I NETWRAP-testbridge 1 ")
+    built.prepare(found.mend)
+    assert chain == before
+
+
+def test_a_setting_that_was_only_held_on_to_is_no_hop(world: World) -> None:
+    world.prepare("ip link add name wg0 address 02:00:00:00:00:09 type bridge")
+    world.prepare("sysctl net.ipv4.conf.wg0.forwarding=1")
+    world.must("network create --subnet 10.0.0.1/24 a --quiet")
+    world.must("connect --pid 64560 --name c1 --net a --quiet")
+    world.prepare("ip link del dev wg0")
+    assert any(entry.step.probe.kind == "keep" for entry in standing(world)["host"])
+    assert [name for name in all_trials(world) if broken(world, name)] == []
+
+
 def test_a_port_whose_service_does_not_listen_is_a_service(built: World) -> None:
-    trial = all_trials(built)["host to c1 by 8080:80/tcp"]
-    found = of_others(trial, built.kernel.everything(), listens=False)
+    found = others(built, "host to c1 by 8080:80/tcp")
     assert (found.hop, found.mend) == ("service", "netwrap exec c1 -- ss -lntu")
-    assert "port 80/tcp in c1" in found.broken
+    assert "port 80/tcp in c1 (10.0.0.2)" in found.broken
+    built.must("publish c2 9000-9002:90-92 --quiet")
+    assert "port 90-92/tcp in c2" in others(built, "host to c2 by 9000-9002:90-92/tcp").broken
 
 
 def test_what_is_no_step_of_ours_is_a_rule_of_others_the_outside_or_unknown(built: World) -> None:
-    kernel, known = built.kernel, all_trials(built)
-    assert of_others(known["c1 to outside"], kernel.everything(), listens=False).hop == "outside"
-    assert of_others(known["host to c1 by 8080:80/tcp"], kernel.everything(), listens=True).hop == "unknown"
+    assert others(built, "c1 to outside").hop == "outside"
+    assert others(built, "host to c1 by 8080:80/tcp", listens=True).hop == "unknown"
     built.prepare("iptables -w -P INPUT DROP")
-    found = of_others(known["c1 to gateway of testbridge"], kernel.everything(), listens=False)
+    found = others(built, "c1 to gateway of testbridge")
     assert (found.hop, found.mend) == ("rule", "iptables -S INPUT")
-    assert of_others(known["c1 to c2"], kernel.everything(), listens=False).hop == "unknown"
+    assert others(built, "c1 to c2").hop == "unknown"
     built.prepare("iptables -w -I FORWARD -j DROP")
-    assert "-A FORWARD -j DROP" in of_others(known["c1 to c2"], kernel.everything(), listens=False).broken
+    assert "-A FORWARD -j DROP" in others(built, "c1 to c2").broken
+
+
+def test_forward_is_blamed_only_for_what_comes_in_front_of_our_jump_and_for_packets_that_pass_it(built: World) -> None:
+    built.prepare("iptables -w -P FORWARD DROP")
+    built.prepare("iptables -w -A FORWARD -j DROP")
+    assert others(built, "c1 to outside").hop == "outside"
+    assert others(built, "c1 to c2").hop == "unknown"
+    built.prepare("iptables -w -I FORWARD -j DROP")
+    assert "FORWARD of this host: -A FORWARD -j DROP" in others(built, "c1 to outside").broken
+    for name in ("host to c1", "host to c1 by 8080:80/tcp", "c1 to gateway of testbridge"):
+        assert others(built, name, listens=True).hop == "unknown"
+    built.prepare("iptables -w -P OUTPUT DROP")
+    assert others(built, "host to c1").mend == "iptables -S OUTPUT"
+
+
+# ---- forwarding that was on before
+
+
+@pytest.fixture
+def forwarded(world: World) -> World:
+    """Two linked networks on a host that forwarded already: it is no step of ours."""
+    world.prepare("sysctl net.ipv4.conf.all.forwarding=1")
+    world.must("network create --subnet 10.0.0.1/24 a --quiet")
+    world.must("network create --subnet 10.0.1.1/24 b.c --quiet")
+    world.must("connect --pid 64560 --name c1 --net a --quiet")
+    world.must("connect --pid 64561 --name c2 --net b.c --quiet")
+    world.must("network link a b.c --quiet")
+    return world
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("net.ipv4.conf.all.forwarding", {"c1 to c2", "c2 to c1", "c1 to outside", "c2 to outside"}),
+        ("net.ipv4.conf.a.forwarding", {"c1 to c2", "c2 to c1", "c1 to outside"}),
+        ("net/ipv4/conf/b.c/forwarding", {"c1 to c2", "c2 to c1", "c2 to outside"}),
+        ("net.ipv4.conf.eth0.forwarding", {"c1 to outside", "c2 to outside"}),
+    ],
+)
+def test_forwarding_that_is_off_and_no_step_of_ours_is_named(key: str, names: set[str], forwarded: World) -> None:
+    forwarded.prepare(f"sysctl {key}=0")
+    found = {name: others(forwarded, name) for name in all_trials(forwarded)}
+    assert {name for name, b in found.items() if b.hop == "forwarding"} == names
+    assert {found[name] for name in names} == {Break("forwarding", f"{key} is 0", f"sysctl {key}=1")}
+
+
+def test_containers_of_one_network_need_no_forwarding(built: World) -> None:
+    assert {name for name, trial in all_trials(built).items() if trial.forwarding} == {
+        "c1 to outside",
+        "c2 to outside",
+        "c3 to outside",
+    }
+
+
+# ---- services
+
+
+@pytest.mark.parametrize(
+    ("listeners", "calls"),
+    [
+        ([(None, 90)], [9000]),
+        ([("10.0.0.3", 91)], [9001]),
+        ([(None, 92), (None, 91)], [9001, 9002]),
+        ([("127.0.0.1", 90)], []),
+        ([("10.0.0.2", 90)], []),
+        ([(None, 89), (None, 93), (None, 9000)], []),
+        ([], []),
+    ],
+)
+def test_a_socket_counts_where_it_takes_what_the_port_leads_to(
+    listeners: list[tuple[str | None, int]], calls: list[int], built: World
+) -> None:
+    built.must("publish c2 9000-9002:90-92 --quiet")
+    found = {Listener("tcp", IPv4Address(ip) if ip else None, port) for ip, port in listeners}
+    assert heard(all_trials(built)["host to c2 by 9000-9002:90-92/tcp"], found) == calls
+    assert heard(all_trials(built)["host to c2"], found) == []
+
+
+# ---- the verb
+
+
+class Machine:
+    """Answers what check asks, apart from the facts: every ping, /proc/net in a container, connections."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+        self.world = world
+        self.silent: set[str] = set()
+        self.tables = {"tcp": "0100007F:0052 00000000:0000 0A", "udp": "00000000:0035 00000000:0000 07"}
+        self.answering = {8080}
+        self.called: list[int] = []
+        for name, put in (
+            ("look", world.kernel.facts),
+            ("need_root", lambda _: None),
+            ("require", lambda _: None),
+            ("spawn", self.spawn),
+            ("_connects", self.connects),
+        ):
+            monkeypatch.setattr(checkup, name, put)
+
+    def spawn(self, words: tuple[str, ...]) -> str:
+        table = words[-1].removeprefix("/proc/net/")
+        if "ping" in words and words[-1] not in self.silent:
+            return ""
+        if "cat" in words and table in self.tables:
+            return f"  sl  local_address rem_address   st\n   0: {self.tables[table]} and more\n"
+        raise CommandFailed(" ".join(words), 1, "")
+
+    def connects(self, _: str, port: int) -> bool:
+        self.called.append(port)
+        return port in self.answering
+
+    def check(self) -> dict[str, Any]:
+        """What check says, by trial."""
+        result = self.world.netwrap("check --json")
+        assert result.err == ""
+        found = {f"{row['from']} to {row['to']}": row for row in json.loads(result.out)}
+        assert list(found) == list(all_trials(self.world))
+        assert result.code == (0 if all(row["works"] for row in found.values()) else 1)
+        return found
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, built: World) -> Machine:
+    """A machine on which everything works."""
+    found = Machine(monkeypatch, built)
+    found.tables["tcp"] = "00000000:0050 00000000:0000 0A"
+    return found
+
+
+def test_what_works_has_no_hop(machine: Machine) -> None:
+    found = machine.check()
+    assert all(row["works"] and row["hop"] is row["broken"] is row["mend"] is None for row in found.values())
+
+
+def test_a_port_whose_rule_for_other_machines_is_gone_does_not_work(machine: Machine) -> None:
+    (rule, *_) = machine.world.kernel.tables.chains["nat", "PREROUTING"]
+    machine.world.prepare(f"iptables -w -t nat -D PREROUTING {' '.join(rule)}")
+    row = machine.check()["host to c1 by 8080:80/tcp"]
+    assert (row["works"], row["hop"], row["how"]) == (False, "rule", "tcp")
+    assert row["mend"].startswith("iptables -w -t nat -A PREROUTING ")
+
+
+def test_a_container_that_answers_works_though_its_handle_is_gone(machine: Machine) -> None:
+    machine.world.prepare("ip netns del c2")
+    assert machine.check()["host to c2"]["works"]
+    machine.silent.add("10.0.0.3")
+    assert machine.check()["host to c2"]["hop"] == "handle"
+
+
+def test_a_namespace_that_outlives_its_process_does_not_count_as_working(machine: Machine) -> None:
+    machine.world.prepare("end 64561")
+    row = machine.check()["c1 to c2"]
+    assert (row["works"], row["hop"]) == (False, "process")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name"), [("tcp", "host to c1 by 8080:80/tcp"), ("udp", "host to c3 by 127.0.0.1:5300:53/udp")]
+)
+def test_a_service_on_the_containers_loopback_is_nothing_that_listens(
+    protocol: str, name: str, machine: Machine
+) -> None:
+    machine.tables[protocol] = machine.tables[protocol].replace("00000000:00", "0100007F:00", 1)
+    machine.answering.clear()
+    row = machine.check()[name]
+    assert (row["works"], row["hop"]) == (False, "service")
+
+
+def test_of_a_range_the_first_port_that_is_listened_on_is_called(machine: Machine) -> None:
+    machine.world.must("publish c2 9000-9002:90-92 --quiet")
+    machine.tables["tcp6"] = f"{'0' * 32}:005B {'0' * 32}:0000 0A"  # [::]:91
+    machine.answering.add(9001)
+    assert machine.check()["host to c2 by 9000-9002:90-92/tcp"]["works"]
+    assert 9001 in machine.called
+    assert 9000 not in machine.called
+
+
+def test_sctp_works_where_its_rules_stand(machine: Machine) -> None:
+    name = "host to c2 by 7000:70/sctp"
+    machine.world.must("publish c2 7000:70/sctp --quiet")
+    row = machine.check()[name]
+    assert (row["works"], row["how"]) == (True, "sctp rules")
+    rule = machine.world.kernel.tables.chains["nat", "OUTPUT"][-1]
+    machine.world.prepare(f"iptables -w -t nat -D OUTPUT {' '.join(rule)}")
+    row = machine.check()[name]
+    assert (row["works"], row["hop"], row["how"]) == (False, "rule", "sctp rules")
+
+
+def test_trials_wait_side_by_side(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(5)  # each container's way outside, c1 and the host to c2
+
+    def spawn(words: tuple[str, ...]) -> str:
+        if words[-1] in ("192.168.1.1", "10.0.0.3"):
+            together.wait(timeout=20)
+        return machine.spawn(words)
+
+    monkeypatch.setattr(checkup, "spawn", spawn)
+    assert all(row["works"] for row in machine.check().values())

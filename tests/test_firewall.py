@@ -96,7 +96,7 @@ def facts(text: str) -> Facts:
         (
             FIREWALLD,
             "INPUT",
-            "-A INPUT -m comment --comment the rest -j REJECT --reject-with icmp-host-prohibited",
+            "-A INPUT -m comment --comment 'the rest' -j REJECT --reject-with icmp-host-prohibited",
             "firewalld",
         ),
         (FIREWALLD, "FORWARD", None, "by hand"),
@@ -126,6 +126,57 @@ def test_two_who_set_a_chain_up_are_both_named() -> None:
     text = "*filter\n:FORWARD DROP [0:0]\n:DOCKER-USER - [0:0]\n:KUBE-FORWARD - [0:0]\n"
     text += "-A FORWARD -j KUBE-FORWARD\n-A FORWARD -j DOCKER-USER\nCOMMIT\n"
     assert firewall.by_whom(facts(text), "FORWARD") == "Docker and Kubernetes"
+
+
+JUMP = ("-m", "comment", "--comment", "netwrap:host", "-j", "NETWRAP")
+OUR_JUMP = "-A FORWARD -m comment --comment netwrap:host -j NETWRAP"
+
+
+def forward(*rules: str, policy: str = "ACCEPT") -> Facts:
+    """A FORWARD chain of these rules; DOCKER, ONE and TWO are chains of others, made where a rule is in them."""
+    lines = [f":FORWARD {policy} [0:0]", *(f":{name} - [0:0]" for name in ("NETWRAP", "DOCKER", "ONE", "TWO"))]
+    return facts("\n".join(["*filter", *lines, *rules, "COMMIT", ""]))
+
+
+@pytest.mark.parametrize(
+    ("rules", "found"),
+    [
+        ([OUR_JUMP], None),
+        ([OUR_JUMP, "-A FORWARD -j DROP"], None),
+        (["-A FORWARD -j DROP", OUR_JUMP], "-A FORWARD -j DROP"),
+        (
+            ['-A FORWARD -m comment --comment "no way" -j REJECT --reject-with icmp-port-unreachable', OUR_JUMP],
+            "-A FORWARD -m comment --comment 'no way' -j REJECT --reject-with icmp-port-unreachable",
+        ),
+        (["-A FORWARD -i eth0 -j DROP", OUR_JUMP], None),
+        (["-A FORWARD -i eth0 -j ACCEPT", "-A FORWARD -j DROP", OUR_JUMP], "-A FORWARD -j DROP"),
+        (["-A FORWARD -j ACCEPT", "-A FORWARD -j DROP", OUR_JUMP], None),
+        (["-A FORWARD -j DOCKER", OUR_JUMP, "-A DOCKER -j DROP"], "-A DOCKER -j DROP"),
+        (["-A FORWARD -i eth0 -j DOCKER", OUR_JUMP, "-A DOCKER -j DROP"], None),
+        (["-A FORWARD -j DOCKER", OUR_JUMP, "-A DOCKER -j RETURN", "-A DOCKER -j DROP"], None),
+        (["-A FORWARD -j DOCKER", OUR_JUMP, "-A DOCKER -j ACCEPT", "-A DOCKER -j DROP"], None),
+        (["-A FORWARD -j ONE", OUR_JUMP, "-A ONE -j TWO", "-A TWO -j DROP"], "-A TWO -j DROP"),
+        (["-A FORWARD -j ONE", OUR_JUMP, "-A ONE -g TWO", "-A ONE -j DROP"], None),
+        (["-A FORWARD -j ONE", OUR_JUMP, "-A ONE -g TWO", "-A TWO -j DROP"], "-A TWO -j DROP"),
+        (["-A FORWARD -j ONE", "-A FORWARD -j DROP", OUR_JUMP], "-A FORWARD -j DROP"),
+        (["-A FORWARD -j LOG --log-prefix seen", OUR_JUMP], None),
+        (["-A FORWARD -j NETWRAP", "-A FORWARD -j DROP", OUR_JUMP], "-A FORWARD -j DROP"),
+    ],
+)
+def test_only_what_comes_in_front_of_a_rule_turns_everybody_away_before_it(rules: list[str], found: str | None) -> None:
+    assert firewall.turned_away_before(forward(*rules), "FORWARD", JUMP) == found
+    assert firewall.turned_away_before(forward(*rules, policy="DROP"), "FORWARD", JUMP) == found
+
+
+@pytest.mark.parametrize("rules", [["-A FORWARD -j RETURN", OUR_JUMP], ["-A FORWARD -g ONE", OUR_JUMP], []])
+def test_a_rule_that_is_never_met_leaves_it_to_the_policy(rules: list[str]) -> None:
+    assert firewall.turned_away_before(forward(*rules), "FORWARD", JUMP) is None
+    assert firewall.turned_away_before(forward(*rules, policy="DROP"), "FORWARD", JUMP) == "policy DROP"
+
+
+def test_a_rule_is_met_however_it_is_printed() -> None:
+    jump = "-A FORWARD -j NETWRAP -m comment --comment netwrap:host"
+    assert firewall.turned_away_before(forward(jump, "-A FORWARD -j DROP"), "FORWARD", JUMP) is None
 
 
 THEIRS = "-p tcp -m tcp --dport 8088 -j DNAT --to-destination 172.17.0.2:80"

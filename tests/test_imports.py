@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "mend": {"undo", "facts", "steps"},
     "firewall": {"facts", "steps", "model"},
     "doctor": {"firewall", "health", "undo", "facts", "steps", "model"},
-    "check": {"firewall", "health", "undo", "facts", "model"},
+    "check": {"mend", "firewall", "health", "undo", "facts", "steps", "model"},
     "drivers": {"steps", "facts", "model", "errors"},
     "plan": {"drivers", "firewall", "steps", "ipam", "facts", "model", "errors"},
     "codec": {"steps", "model"},

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -39,6 +40,17 @@ def test_a_missing_program_is_named_with_its_package() -> None:
         require(["sh", "netwrap-no-such-program"])
     assert "'netwrap-no-such-program'" in caught.value.message
     assert caught.value.hint.startswith("sudo apt-get install ")
+
+
+def test_commands_run_side_by_side_in_threads_each_with_its_own_answer() -> None:
+    def answer(number: int) -> tuple[str, int | None]:
+        said = spawn(["sh", "-c", f"echo {number}; echo other >&2"])
+        with pytest.raises(CommandFailed) as caught:
+            spawn(["sh", "-c", f"echo {number} >&2; exit {number}"])
+        return said.strip() + caught.value.stderr.strip(), caught.value.code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(answer, range(1, 41))) == [(f"{n}{n}", n) for n in range(1, 41)]
 
 
 # ---- signals
