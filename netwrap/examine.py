@@ -16,7 +16,10 @@ from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.sandbox import switched_off
 from netwrap.spawn import PACKAGES, spawn
 
-TOOLS = ("ip", "iptables", "iptables-save", "iptables-restore", "sysctl", "nsenter", "setpriv", "unshare", "conntrack")
+TOOLS = (
+    *("ip", "iptables", "iptables-save", "iptables-restore", "sysctl", "nsenter", "setpriv", "unshare"),
+    *("conntrack", "ping"),
+)
 
 TRIALS = {
     "bridge": "ip link add name trial type bridge",
@@ -86,7 +89,8 @@ def unable() -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def backends() -> tuple[str, tuple[str, ...]]:
-    """The backend of `iptables`, and the other one with the tables in which it has rules.
+    """The backend of `iptables`, and the other one with the tables in which it has rules, or a policy
+    that is not ACCEPT.
 
     Legacy tables are asked for only where the kernel says that they are there: looking would make them.
     """
@@ -97,9 +101,10 @@ def backends() -> tuple[str, tuple[str, ...]]:
         return backend, ()
     table, found = "", []
     for line in (_answer(f"iptables-{other}-save") or "").splitlines():
+        has_policy = line.startswith(":") and line.split()[1] not in ("ACCEPT", "-")
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith("-A") and table not in found:
+        elif (line.startswith("-A") or has_policy) and table not in found:
             found.append(table)
     return backend, (other, *found) if found else ()
 
@@ -158,7 +163,8 @@ def _networkd_matches(found: configparser.RawConfigParser, name: str, kind: str)
     conditions = {"Name": name, "Kind": kind, "Driver": kind, "Type": "bridge" if kind == "bridge" else "ether"}
     for key, value in found.items("Match") if found.has_section("Match") else ():
         wanted = next((mine for known, mine in conditions.items() if known.lower() == key.lower()), None)
-        if wanted is None or not any(fnmatchcase(wanted, pattern) for pattern in value.split()):
+        inverted, patterns = (value or "").startswith("!"), (value or "").removeprefix("!").split()
+        if wanted is None or inverted == any(fnmatchcase(wanted, pattern) for pattern in patterns):
             return False
     return found.has_section("Match")
 

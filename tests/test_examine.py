@@ -38,6 +38,10 @@ def network_manager() -> list[str]:
         ("[Match]\nName=*\n", ALL),
         ("[Match]\nName=eth0 en*\n", []),
         ("[Match]\nName=veth*\n", ["veth5b5fc03"]),
+        ("[Match]\nName=!eth0 en*\n", ALL),
+        ("[Match]\nName=!eth0 veth*\n", ["testbridge"]),
+        ("[Match]\nName=*\nType=!bridge\n", ["veth5b5fc03"]),
+        ("[Match]\nName\n", []),
         ("[Match]\nType=ether\n", ["veth5b5fc03"]),
         ("[Match]\nKind=bridge\nName=test*\n", ["testbridge"]),
         ("[Match]\nDriver=virtio_net\n", []),
@@ -109,11 +113,13 @@ def answers(monkeypatch: pytest.MonkeyPatch, said: dict[str, str]) -> None:
         ("iptables v1.8.9 (nf_tables)", "", "*filter\n-A INPUT -j ACCEPT\n", ("nft", ())),
         ("iptables v1.8.9 (nf_tables)", "filter", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n", ("nft", ())),
         ("iptables v1.8.9 (nf_tables)", "filter", "*filter\n-A INPUT -j DROP\nCOMMIT\n", ("nft", ("legacy", "filter"))),
+        ("iptables v1.8.9 (nf_tables)", "raw", "*raw\n:X - [0:0]\n:OUTPUT DROP [0:0]\n", ("nft", ("legacy", "raw"))),
+        ("iptables v1.8.9 (nf_tables)", "raw", "*raw\n:X - [0:0]\n:OUTPUT ACCEPT [0:0]\n", ("nft", ())),
         ("iptables v1.8.9 (legacy)", "", "*nat\n-A OUTPUT -j X\n-A OUTPUT -j Y\n", ("legacy", ("nft", "nat"))),
         ("iptables v1.8.9 (legacy)", "", None, ("legacy", ())),
     ],
 )
-def test_the_other_backend_counts_where_it_has_rules(
+def test_the_other_backend_counts_where_it_has_rules_or_policies(
     version: str, legacy_tables: str, other: str | None, found: tuple[str, tuple[str, ...]],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
