@@ -10,7 +10,7 @@ from netwrap import check as trials
 from netwrap import doctor as diagnosis
 from netwrap import examine
 from netwrap.desk import Desk, Mode, need_root, reading
-from netwrap.errors import CommandFailed
+from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.facts import Facts, parse_listeners
 from netwrap.look import look
 from netwrap.model import PublishedPort, State
@@ -25,9 +25,14 @@ def doctor(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The findings as documents, and sentences about what could not be seen."""
     with reading(mode) as desk:
         state = desk.state()
-        seen = _look(state)
-        machine = examine.machine(_links(state))
-        found = diagnosis.findings(machine, seen, state, desk.store.entries(owners=state.owners))
+        entries, links = desk.store.entries(owners=state.owners), _links(state)
+        try:
+            seen = _look(state)
+        except (NetwrapError, CommandFailed) as error:  # a tool that is missing is a finding
+            said = " ".join(str(error).split())
+            seen = Facts(unseen=(f"links, routes and firewall rules: {said}",), rules_seen=False)
+            state, entries = State(), []  # what stands cannot be compared with nothing
+        found = diagnosis.findings(examine.machine(links), seen, state, entries)
     return [asdict(finding) for finding in found], seen.unseen
 
 
