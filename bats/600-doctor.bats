@@ -37,6 +37,13 @@ mends() {
     host bash -c "$(jq -r --arg name "$1" '[.[] | select(.name == $name and .wrong)][0].mend' <<<"$OUT")"
 }
 
+# Runs every command that doctor gives, in its order.
+mends_all() {
+    nw doctor --json
+    jq -r '.[] | select(.wrong) | .mend' <<<"$OUT" >"$BATS_TEST_TMPDIR/mends"
+    host bash -ec "$(cat "$BATS_TEST_TMPDIR/mends")"
+}
+
 well() {
     nw doctor
     [ "$CODE" -eq 0 ] || { printf '%s\n' "$OUT" >&2 && return 1; }
@@ -73,6 +80,14 @@ well() {
     well
     host sysctl -q net.ipv4.conf.b.forwarding=0
     finds ip_forward "b.forwarding is 0"
+    mends ip_forward
+    machine lan.7 192.168.50.1/24 192.168.50.2/24
+    host ip route add default via 192.168.50.2
+    well
+    host sysctl -q net/ipv4/conf/lan.7/forwarding=0
+    finds ip_forward "net/ipv4/conf/lan.7/forwarding is 0"
+    mends ip_forward
+    well
 }
 
 @test "the FORWARD policy is DROP, and by whom" {
@@ -88,6 +103,11 @@ well() {
     notes FORWARD "set up by: Docker"
     host iptables -I FORWARD -j DROP
     finds FORWARD "-A FORWARD -j DROP"
+    mends FORWARD
+    notes FORWARD "Docker"
+    host iptables -A DOCKER-USER -j DROP
+    host iptables -I FORWARD -j DOCKER-USER
+    finds FORWARD "-A DOCKER-USER -j DROP"
     mends FORWARD
     notes FORWARD "Docker"
 }
@@ -119,6 +139,18 @@ well() {
     machine wan 203.0.113.2/24 203.0.113.1/24
     host ip route add default via 203.0.113.1 metric 50
     finds rp_filter "net.ipv4.conf.lan.rp_filter is 1"
+    host ip route flush exact default
+    host ip route add default nexthop via 192.168.50.2 nexthop via 203.0.113.1
+    finds rp_filter "net.ipv4.conf.lan.rp_filter is 1"
+    mends rp_filter
+    nw doctor
+    [[ $OUT != *rp_filter* ]]
+    host ip link set dev wan down
+    host ip link set dev wan name wan.7
+    host sysctl -q net/ipv4/conf/wan.7/rp_filter=1
+    host ip link set dev wan.7 up
+    host ip route replace default nexthop via 192.168.50.2 nexthop via 203.0.113.1
+    finds rp_filter "net/ipv4/conf/wan.7/rp_filter is 1"
     mends rp_filter
     nw doctor
     [[ $OUT != *rp_filter* ]]
@@ -128,15 +160,30 @@ well() {
     command -v iptables-legacy >/dev/null || skip "iptables-legacy is not installed"
     host cat /proc/net/ip_tables_names >/dev/null 2>&1 || skip "an ordinary user may not see which legacy tables there are"
     host iptables-legacy -A FORWARD -s 10.66.0.0/16 -j DROP
-    finds "iptables backends" "rules of the legacy one too (table filter)"
+    finds "iptables backends" "policies of the legacy one too (table filter)"
     host iptables-legacy -F FORWARD
     well
+    host iptables-legacy -P FORWARD DROP
+    finds "iptables backends" "or policies of the legacy one too (table filter)"
 }
 
 @test "a tool is missing" {
     build
     host mount --bind /dev/null "$(readlink -f "$(command -v conntrack)")"
     finds "missing tool" "'conntrack' is not installed" "apt-get install conntrack"
+}
+
+@test "a tool without which nothing can be seen is missing, or fails" {
+    local bin=$BATS_TEST_TMPDIR/bin
+    build
+    mkdir "$bin"
+    printf '#!/bin/sh\necho "cannot, today" >&2\nexit 4\n' >"$bin/iptables-save"
+    chmod +x "$bin/iptables-save"
+    PATH=$bin:$PATH nw doctor
+    [ "$ERR" = "not looked at: links, routes and firewall rules: iptables-save: exit 4: cannot, today" ]
+    host mount --bind /dev/null "$(readlink -f "$(command -v ip)")"
+    finds "missing tool" "'ip' is not installed" "apt-get install iproute2"
+    [ "$ERR" = "not looked at: links, routes and firewall rules: 'ip' is not installed on this machine" ]
 }
 
 @test "the kernel cannot do something that is needed" {
@@ -159,6 +206,14 @@ EOF
     finds overlap "(10.0.0.0/24) overlaps a route of this machine: 10.0.0.0/8 dev vpn0"
     host ip link del dev vpn0
     well
+    host ip route add blackhole 10.0.1.0/25
+    finds overlap "(10.0.1.0/24) overlaps a route of this machine: 10.0.1.0/25 dev -"
+}
+
+# Runs the first part of what mends it, with /run for /etc.
+writes_the_file() {
+    nw doctor --json
+    host sh -c "$(jq -r '.[] | select(.name == "network manager").mend' <<<"$OUT" | sed 's:/etc/:/run/:; s/sudo//; s/ && .*//')"
 }
 
 @test "systemd-networkd would take our links" {
@@ -166,16 +221,16 @@ EOF
     host mkdir -p /run/systemd/netif /run/systemd/network
     well
     host sh -c 'printf "[Match]\nType=ether bridge\n\n[Network]\nDHCP=yes\n" >/run/systemd/network/80-all.network'
-    finds "network manager" "systemd-networkd takes a for its own (/run/systemd/network/80-all.network)" "Unmanaged=yes"
-    host sh -c 'printf "[Match]\nName=veth* peer* a b\n\n[Link]\nUnmanaged=yes\n" >/run/systemd/network/05-netwrap.network'
+    finds "network manager" "systemd-networkd takes a, b, veth" "Unmanaged=yes"
+    writes_the_file
     well
 }
 
 @test "NetworkManager would take our bridges" {
     build
     host mkdir -p /run/NetworkManager/conf.d
-    finds "network manager" "NetworkManager takes a for its own" "unmanaged-devices="
-    host sh -c 'printf "[keyfile]\nunmanaged-devices=interface-name:veth*;interface-name:a;interface-name:b\n" >/run/NetworkManager/conf.d/netwrap.conf'
+    finds "network manager" "NetworkManager takes a, b for its own" "unmanaged-devices="
+    writes_the_file
     well
 }
 
@@ -194,6 +249,20 @@ EOF
     well
 }
 
+@test "steps of netwrap's that somebody has undone" {
+    local before
+    build
+    before=$(kernel_state)
+    host iptables -D NETWRAP-a -m comment --comment netwrap:a -j DROP
+    finds drifted "missing: iptables -w -A NETWRAP-a -m comment --comment netwrap:a -j DROP"
+    host ip link set dev a down
+    host iptables -D NETWRAP-b 1
+    host iptables -t nat -F
+    mends_all
+    well
+    same "$before" "$(kernel_state)"
+}
+
 @test "links and rules with our mark that no state knows" {
     build
     host cp -r /run/netwrap /run/kept
@@ -201,6 +270,13 @@ EOF
     host sh -c 'rm -r /run/netwrap && mv /run/kept /run/netwrap'
     finds leftover "link lost is nobody's" "ip link del dev lost"
     finds leftover "a rule in NETWRAP-lost (filter) is nobody's" "iptables -w -t filter -D NETWRAP-lost"
+    mends_all
+    well
+    netwrap network create --quiet --subnet 10.0.2.1/24 lost
+    host rm -r /run/netwrap
+    mends_all
+    [ "$(host iptables-save | grep -c NETWRAP)" -eq 0 ]
+    netwrap network create --quiet --subnet 10.0.0.1/24 a
 }
 
 @test "a listener behind a published port" {

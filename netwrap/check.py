@@ -183,4 +183,5 @@ def _guard(trial: Trial, entries: dict[str, list[Entry]], seen: Facts) -> tuple[
         return "OUTPUT", firewall.guard(seen, "OUTPUT")
     keys = (entry.step.probe.key for entry in entries.get("host", ()))
     jump = next((key[2:] for key in keys if key[:2] == ("filter", "FORWARD")), None)
-    return "FORWARD", firewall.turned_away_before(seen, "FORWARD", jump) if jump else None
+    in_front = firewall.turned_away_before(seen, "FORWARD", jump) if jump else None
+    return "FORWARD", in_front or firewall.in_nftables(seen, "FORWARD")

@@ -10,7 +10,7 @@ from netwrap import check as trials
 from netwrap import doctor as diagnosis
 from netwrap import examine
 from netwrap.desk import Desk, Mode, need_root, reading
-from netwrap.errors import CommandFailed
+from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.facts import Facts, Listener, parse_listeners
 from netwrap.look import look
 from netwrap.model import State
@@ -32,9 +32,14 @@ def doctor(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The findings as documents, and sentences about what could not be seen."""
     with reading(mode) as desk:
         state = desk.state()
-        seen = _look(state)
-        machine = examine.machine(_links(state))
-        found = diagnosis.findings(machine, seen, state, desk.store.entries(owners=state.owners))
+        entries, links = desk.store.entries(owners=state.owners), _links(state)
+        try:
+            seen = _look(state)
+        except (NetwrapError, CommandFailed) as error:  # a tool that is missing is a finding
+            said = " ".join(str(error).split())
+            seen = Facts(unseen=(f"links, routes and firewall rules: {said}",), rules_seen=False)
+            state, entries = State(), []  # what stands cannot be compared with nothing
+        found = diagnosis.findings(examine.machine(links), seen, state, entries)
     return [asdict(finding) for finding in found], seen.unseen
 
 
@@ -46,7 +51,7 @@ def _links(state: State) -> list[tuple[str, str]]:
 
 def _look(state: State) -> Facts:
     containers = state.containers.values()
-    return look([c.pid for c in containers if c.pid], [c.netns for c in containers])
+    return look([c.pid for c in containers if c.pid], [c.netns for c in containers], hooks=True)
 
 
 def check(mode: Mode) -> list[dict[str, Any]]:

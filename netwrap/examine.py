@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -11,12 +10,15 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from netwrap.doctor import Hook, Machine
+from netwrap.doctor import Machine
 from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.sandbox import switched_off
 from netwrap.spawn import PACKAGES, spawn
 
-TOOLS = ("ip", "iptables", "iptables-save", "iptables-restore", "sysctl", "nsenter", "setpriv", "unshare", "conntrack")
+TOOLS = (
+    *("ip", "iptables", "iptables-save", "iptables-restore", "sysctl", "nsenter", "setpriv", "unshare"),
+    *("conntrack", "ping"),
+)
 
 TRIALS = {
     "bridge": "ip link add name trial type bridge",
@@ -25,6 +27,7 @@ TRIALS = {
     "--comment trial -j DNAT --to-destination 10.0.0.2:80",
     "masquerading": "iptables -w -t nat -A POSTROUTING -j MASQUERADE",
     "connection tracking": "iptables -w -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+    "the mangle table": "iptables -w -t mangle -I FORWARD -i trial ! -o trial -j DROP",
     "the raw table": "iptables -w -t raw -A PREROUTING -d 127.0.0.0/8 ! -i lo -j DROP",
     "routing by source": "ip rule add from 10.0.0.2 table 101",
 }
@@ -48,7 +51,6 @@ def machine(links: Iterable[tuple[str, str]]) -> Machine:
         unable=dict(unable()),
         backend=backend,
         other_backend=other,
-        hooks=tuple(hooks()),
         rp_filter={p.parent.name: _read(p) for p in Path("/proc/sys/net/ipv4/conf").glob("*/rp_filter")},
         bridges_filtered=_read(Path("/proc/sys/net/bridge/bridge-nf-call-iptables")) == "1",
         grabs=tuple(grabs(list(links))),
@@ -86,7 +88,8 @@ def unable() -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def backends() -> tuple[str, tuple[str, ...]]:
-    """The backend of `iptables`, and the other one with the tables in which it has rules.
+    """The backend of `iptables`, and the other one with the tables in which it has rules, or a policy
+    that is not ACCEPT.
 
     Legacy tables are asked for only where the kernel says that they are there: looking would make them.
     """
@@ -97,21 +100,12 @@ def backends() -> tuple[str, tuple[str, ...]]:
         return backend, ()
     table, found = "", []
     for line in (_answer(f"iptables-{other}-save") or "").splitlines():
+        has_policy = line.startswith(":") and line.split()[1] not in ("ACCEPT", "-")
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith("-A") and table not in found:
+        elif (line.startswith("-A") or has_policy) and table not in found:
             found.append(table)
     return backend, (other, *found) if found else ()
-
-
-def hooks() -> Iterator[Hook]:
-    """The base chains of nftables that are not iptables' own: those have its tables' and hooks' names."""
-    text = _answer("nft -j list chains") if os.geteuid() == 0 and shutil.which("nft") else None
-    for row in json.loads(text or '{"nftables": []}')["nftables"]:
-        chain = row.get("chain", {})
-        own = chain.get("family") == "ip" and chain.get("table") in ("filter", "nat", "raw", "mangle", "security")
-        if "hook" in chain and not (own and chain["name"] == chain["hook"].upper()):
-            yield Hook(chain["family"], chain["table"], chain["name"], chain["hook"], chain.get("policy", "accept"))
 
 
 # ---- network managers
@@ -158,7 +152,8 @@ def _networkd_matches(found: configparser.RawConfigParser, name: str, kind: str)
     conditions = {"Name": name, "Kind": kind, "Driver": kind, "Type": "bridge" if kind == "bridge" else "ether"}
     for key, value in found.items("Match") if found.has_section("Match") else ():
         wanted = next((mine for known, mine in conditions.items() if known.lower() == key.lower()), None)
-        if wanted is None or not any(fnmatchcase(wanted, pattern) for pattern in value.split()):
+        inverted, patterns = (value or "").startswith("!"), (value or "").removeprefix("!").split()
+        if wanted is None or inverted == any(fnmatchcase(wanted, pattern) for pattern in patterns):
             return False
     return found.has_section("Match")
 

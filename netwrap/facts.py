@@ -37,7 +37,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Route:
-    """A route of any table; dst is `default` or a CIDR."""
+    """A route of any table, or one nexthop of it; dst is `default` or a CIDR."""
 
     dst: str
     dev: str | None = None
@@ -218,7 +218,9 @@ def parse_space(objects: str, routes: str, policy: str = "") -> Space:
         links[name] = _link(row)
         addrs.update((name, f"{a['local']}/{a['prefixlen']}") for a in row.get("addr_info", ()) if "local" in a)
     found = tuple(
-        Route(r["dst"], r.get("dev"), r.get("gateway"), r.get("table", "main")) for r in json.loads(routes or "[]")
+        Route(r["dst"], hop.get("dev"), hop.get("gateway"), r.get("table", "main"))
+        for r in json.loads(routes or "[]")
+        for hop in r.get("nexthops", (r,))
     )
     sources = frozenset((r["src"], str(r["table"])) for r in json.loads(policy or "[]") if "table" in r)
     return Space(links, frozenset(addrs), found, sources)

@@ -34,8 +34,11 @@ def guard(seen: Facts, chain: str = "INPUT") -> str | None:
 
     Of the tables of nftables, too: a packet has to pass every one of them (nft(8)).
     """
-    if found := turned_away_before(seen, chain):
-        return found
+    return turned_away_before(seen, chain) or in_nftables(seen, chain)
+
+
+def in_nftables(seen: Facts, chain: str) -> str | None:
+    """What turns packets away in a table of nftables, at the hook of a built-in chain."""
     for hook in seen.hooks:
         if hook.hook == chain.lower() and hook.turns_away:
             return f"{hook.turns_away} in nftables chain {hook.place}"

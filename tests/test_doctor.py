@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
+from toytables import BUILT_IN, split
 from world import World
 
-from netwrap.doctor import Finding, Hook, Machine, findings
-from netwrap.facts import Link, Listener, Route
+from netwrap import checkup, examine
+from netwrap.doctor import Finding, Machine, findings
+from netwrap.errors import CommandFailed
+from netwrap.facts import Hook, Link, Listener, Route
 from netwrap.model import LINK_GROUP
+from netwrap.spawn import missing
 
 VETH = "veth5b5fc03"
 
@@ -54,6 +60,31 @@ def test_a_missing_tool_comes_with_its_package(world: World) -> None:
     assert (one.name, one.wrong, one.mend) == ("missing tool", True, "sudo apt-get install iptables")
     assert "'iptables'" in one.what
     assert "UDP" in only(found(world, Machine(missing={"conntrack": "conntrack"}))).why
+    one = only(found(world, Machine(missing={"ping": "iputils-ping"})))
+    assert (one.why, one.wrong) == ("`netwrap check` needs it.", False)
+    assert "ping" in examine.TOOLS
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (missing("iptables-save"), "'iptables-save' is not installed on this machine"),
+        (CommandFailed("iptables-save", 4, "no\nsuch table\n"), "iptables-save: exit 4: no such table"),
+    ],
+)
+def test_where_the_look_fails_the_doctor_says_so_and_goes_on_without_it(
+    error: Exception, said: str, built: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkup, "look", fail)
+    machine = Machine(missing={"iptables-save": "iptables"})
+    monkeypatch.setattr(examine, "machine", lambda _: machine)
+    result = built.netwrap("doctor --json")
+    assert result.err == f"not looked at: links, routes and firewall rules: {said}\n"
+    assert [f["name"] for f in json.loads(result.out)] == ["missing tool"]
+    assert result.code == 1
 
 
 def test_what_the_kernel_does_not_do_comes_with_the_command_that_failed(world: World) -> None:
@@ -63,11 +94,18 @@ def test_what_the_kernel_does_not_do_comes_with_the_command_that_failed(world: W
     assert one.mend.startswith("modprobe -a iptable_nat")
 
 
-@pytest.mark.parametrize("name", ["all", "testbridge", "second"])
+@pytest.mark.parametrize("name", ["all", "testbridge", "second", "eth0"])
 def test_forwarding_that_is_off_is_wrong_while_networks_stand(name: str, built: World) -> None:
     built.kernel.sysctls[f"net.ipv4.conf.{name}.forwarding"] = "0"
     one = only(found(built))
     assert (one.name, one.wrong, one.mend) == ("ip_forward", True, f"sysctl net.ipv4.conf.{name}.forwarding=1")
+
+
+def test_forwarding_that_netwrap_turned_on_and_somebody_off_is_one_finding(world: World) -> None:
+    world.prepare("sysctl net.ipv4.conf.all.forwarding=0")
+    world.must("network create --internal --subnet 10.0.0.1/24 inner --quiet")
+    world.prepare("sysctl net.ipv4.conf.all.forwarding=0")
+    assert only(found(world)).name == "ip_forward"
 
 
 def test_forwarding_that_is_off_is_a_note_for_a_machine_without_networks(world: World) -> None:
@@ -83,6 +121,22 @@ def test_forwarding_of_an_internal_networks_bridge_does_not_matter(world: World)
     assert found(world) == []
 
 
+def test_forwarding_of_the_way_out_matters_to_networks_that_have_one(world: World) -> None:
+    world.must("network create --internal --subnet 10.0.0.1/24 inner --quiet")
+    world.kernel.sysctls["net.ipv4.conf.eth0.forwarding"] = "0"
+    assert found(world) == []
+    world.must("network create --subnet 10.0.1.1/24 second --quiet")
+    assert "What comes by eth0 is not passed on" in only(found(world)).why
+
+
+def test_settings_of_a_link_with_a_dot_in_its_name_are_found(world: World) -> None:
+    world.must("network create --subnet 10.0.0.1/24 b.c --quiet")
+    world.kernel.sysctls["net/ipv4/conf/b.c/forwarding"] = "0"
+    forwarding, rp_filter = found(world, Machine(rp_filter={"b.c": "1"}))
+    assert forwarding.mend == "sysctl net/ipv4/conf/b.c/forwarding=1"
+    assert rp_filter.mend == "sysctl net/ipv4/conf/b.c/rp_filter=2"
+
+
 def test_a_forward_policy_of_drop_is_a_note_behind_our_jump_and_before_there_are_networks(built: World) -> None:
     built.prepare("iptables -w -P FORWARD DROP")
     assert [(f.name, f.wrong) for f in found(built)] == [("FORWARD", False)]
@@ -94,6 +148,7 @@ def test_a_forward_policy_of_drop_is_a_note_behind_our_jump_and_before_there_are
 def test_without_our_jump_forwarding_is_wrong_whatever_the_policy(policy: str, built: World) -> None:
     built.prepare(f"iptables -w -P FORWARD {policy}")
     built.prepare("iptables -w -D FORWARD -m comment --comment netwrap:host -j NETWRAP")
+    built.prepare("iptables -w -A FORWARD -j DROP")
     one = only(found(built))
     assert one.wrong
     assert f"policy {policy}" in one.what
@@ -109,13 +164,113 @@ def test_a_rule_in_front_of_our_jump_that_drops_everything_is_wrong(built: World
     assert one.mend.split("; ")[1].startswith("iptables -w -I FORWARD")
 
 
-def test_a_chain_of_nftables_that_drops_is_wrong_and_one_that_does_not_is_not(built: World) -> None:
-    hook = Hook("inet", "guard", "forward", "forward", "drop")
-    one = only(found(built, Machine(hooks=(hook,))))
-    assert "inet guard forward" in one.what
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        (["FORWARD -j ADMIN", "ADMIN -j DROP"], "-A ADMIN -j DROP"),
+        (["FORWARD -j ADMIN", "ADMIN -j MORE", "MORE -s 10.9.0.0/16 -j RETURN", "MORE -j DROP"], "-A MORE -j DROP"),
+        (["FORWARD -s 10.9.0.0/16 -j ADMIN", "ADMIN -j DROP"], None),
+        (["FORWARD -j ADMIN", "ADMIN -s 10.9.0.0/16 -j DROP"], None),
+        (["FORWARD -j ADMIN", "ADMIN -j RETURN", "ADMIN -j DROP"], None),
+        (["FORWARD -j ADMIN", "FORWARD -j DROP", "ADMIN -j ACCEPT"], None),
+    ],
+)
+def test_chains_that_every_packet_is_led_to_before_ours_are_followed(
+    rules: list[str], named: str | None, built: World
+) -> None:
+    for chain in ("ADMIN", "MORE"):
+        built.prepare(f"iptables -w -N {chain}")
+    for rule in reversed(rules):
+        built.prepare(f"iptables -w -I {rule}")
+    wrong = [f for f in found(built) if f.wrong]
+    assert [named in f.what for f in wrong if named] == ([True] if named else [])
+    assert len(wrong) == (1 if named else 0)
+    for finding in wrong:
+        mend(finding, built)
+    assert [f for f in found(built) if f.wrong] == []
+
+
+def mend(finding: Finding, world: World) -> None:
+    for command in finding.mend.split("; "):
+        world.kernel.run(split(command))
+
+
+def rules_of(world: World) -> dict[tuple[str, str], list[tuple[str, ...]]]:
+    return {place: list(rules) for place, rules in world.kernel.tables.chains.items()}
+
+
+def all_kinds(world: World) -> None:
+    """Networks of each kind with containers, linked, one with a port, on a machine that drops what it forwards."""
+    world.prepare("iptables -w -P FORWARD DROP")
+    world.prepare("iptables -w -A FORWARD -s 10.9.0.0/16 -j ACCEPT")
+    world.must("network create --subnet 10.0.2.1/24 --internal inner --quiet")
+    world.must("network link testbridge second --quiet")
+    world.must("connect --pid 64561 --name other --net second --net inner --quiet")
+
+
+def test_a_step_that_no_longer_holds_is_drifted_and_made_again(built: World) -> None:
+    before = rules_of(built)
+    (drop,) = (rule for rule in before["filter", "NETWRAP-testbridge"] if rule[-1] == "DROP")
+    built.prepare(f"iptables -w -D NETWRAP-testbridge {' '.join(drop)}")
+    one = only(found(built))
+    assert (one.name, one.wrong) == ("drifted", True)
+    assert one.what == f"missing: iptables -w -A NETWRAP-testbridge {' '.join(drop)}"
+    assert one.why.startswith("Nothing else reaches testbridge")
+    mend(one, built)
+    assert rules_of(built) == before
+
+    built.prepare("ip addr del 10.0.0.1/24 dev testbridge")
+    one = only(found(built))
+    assert one.mend == "ip addr add 10.0.0.1/24 dev testbridge"
+
+
+def test_any_two_rules_that_are_away_come_back_to_their_places_in_the_order_of_the_findings(built: World) -> None:
+    all_kinds(built)
+    before = rules_of(built)
+    ours = [(place, rule) for place, rules in before.items() for rule in rules if "--comment" in rule]
+    assert len(ours) > 20
+    for pair in combinations(ours, 2):
+        for place, rule in pair:
+            built.kernel.tables.chains[place].remove(rule)
+        wrong = [f for f in found(built) if f.wrong]
+        assert len(wrong) == 2
+        for finding in wrong:
+            mend(finding, built)
+        assert rules_of(built) == before, pair
+
+
+def test_a_firewall_that_was_flushed_is_filled_as_it_was(built: World) -> None:
+    all_kinds(built)
+    built.prepare("iptables -w -D FORWARD -s 10.9.0.0/16 -j ACCEPT")
+    before = rules_of(built)
+    built.kernel.tables.chains = {(table, chain): [] for table, chains in BUILT_IN.items() for chain in chains}
+    wrong = found(built)
+    assert [f.name for f in wrong].count("FORWARD") == 1
+    for finding in wrong:
+        mend(finding, built)
+    assert rules_of(built) == before
+
+
+def test_a_link_that_forwarded_before_and_is_away_is_no_drift(world: World) -> None:
+    world.prepare("ip link add name dock0 address 02:00:00:00:00:07 type bridge")
+    world.prepare("sysctl net.ipv4.conf.all.forwarding=0")
+    world.prepare("sysctl net.ipv4.conf.dock0.forwarding=1")
+    world.must("network create --subnet 10.0.0.1/24 testbridge --quiet")
+    world.prepare("ip link del dev dock0")
+    assert found(world) == []
+
+
+def test_a_chain_of_nftables_that_turns_away_is_wrong_and_one_that_does_not_is_not(built: World) -> None:
+    hook = Hook("inet", "guard", "forward", "forward", "policy drop")
+    built.kernel.hooks = (hook,)
+    one = only(found(built))
+    assert "inet guard forward turns forwarded packets away" in one.what
     assert "nft insert rule inet guard forward oifname second accept" in one.mend
-    for other in (replace(hook, policy="accept"), replace(hook, hook="input")):
-        assert found(built, Machine(hooks=(other,))) == []
+    built.kernel.hooks = (replace(hook, table="firewalld"),)
+    assert only(found(built)).mend.startswith("firewall-cmd --zone=trusted --add-interface=testbridge && ")
+    for other in (replace(hook, turns_away=""), replace(hook, hook="input")):
+        built.kernel.hooks = (other,)
+        assert found(built) == []
 
 
 def test_strict_reverse_paths_are_a_note_with_one_way_out_and_wrong_with_two(built: World) -> None:
@@ -145,7 +300,7 @@ def test_the_setting_that_forbids_user_namespaces_is_turned_round(setting: str, 
 def test_rules_in_the_other_backend_are_wrong(world: World) -> None:
     one = only(found(world, Machine(backend="nft", other_backend=("legacy", "filter", "nat"))))
     assert (one.name, one.wrong) == ("iptables backends", True)
-    assert "rules of the legacy one too (table filter, nat)" in one.what
+    assert "rules or policies of the legacy one too (table filter, nat)" in one.what
 
 
 def test_a_route_over_a_networks_subnet_is_wrong_and_the_way_out_is_not(built: World) -> None:
@@ -158,21 +313,34 @@ def test_a_route_over_a_networks_subnet_is_wrong_and_the_way_out_is_not(built: W
     assert "10.0.0.0/8 dev tun0" in found(built)[0].what
 
 
-def test_a_network_manager_that_takes_our_links_is_wrong(world: World) -> None:
+def test_a_route_without_a_link_over_a_networks_subnet_is_wrong_too(built: World) -> None:
+    built.kernel.host.routes.append(Route("10.0.0.0/25"))
+    assert "(10.0.0.0/24) overlaps a route of this machine: 10.0.0.0/25 dev -" in only(found(built)).what
+
+
+def test_each_network_manager_that_takes_our_links_is_wrong_and_one_file_mends_it(built: World) -> None:
     grabs = (
         ("NetworkManager", "testbridge", "no unmanaged-devices for it"),
-        ("systemd-networkd", VETH, "/run/x.network"),
+        ("systemd-networkd", "testbridge", "/run/x.network"),
+        ("NetworkManager", "third", "no unmanaged-devices for it"),
+        ("systemd-networkd", VETH, "/run/y.network"),
     )
-    first, second = found(world, Machine(grabs=grabs))
+    first, second = found(built, Machine(grabs=grabs))
+    assert first.what == "NetworkManager takes testbridge, third for its own (no unmanaged-devices for it)"
+    names = ";".join(f"interface-name:{name}" for name in ("veth*", "peer*", "second", "testbridge", "third"))
+    assert f"unmanaged-devices={names}\\n" in first.mend
     assert "/etc/NetworkManager/conf.d/netwrap.conf" in first.mend
-    assert "/run/x.network" in second.what
-    assert "Unmanaged=yes" in second.mend
+    assert f"takes testbridge, {VETH} for its own (/run/x.network, /run/y.network)" in second.what
+    # second, too, which is not taken: the file that is there already may be why
+    assert "Name=veth* peer* second testbridge\\n\\n[Link]\\nUnmanaged=yes" in second.mend
 
 
 def test_a_container_whose_process_has_ended_is_left_over(built: World) -> None:
     built.kernel.end_process(64560)
     one = only(found(built))
     assert (one.name, one.mend) == ("leftover", "netwrap disconnect bird2")
+    built.prepare("ip netns del bird2")  # and its link with it
+    assert found(built) == [one]
 
 
 def test_what_bears_our_mark_and_is_in_no_journal_is_left_over(built: World) -> None:
@@ -183,6 +351,27 @@ def test_what_bears_our_mark_and_is_in_no_journal_is_left_over(built: World) -> 
         "ip link del dev lost",
         "iptables -w -t nat -D OUTPUT -p tcp -m tcp --dport 9 -m comment --comment netwrap:x/y -j ACCEPT",
     ]
+
+
+def test_networks_that_no_state_knows_can_be_made_again_once_all_is_mended(built: World) -> None:
+    all_kinds(built)
+    built.prepare("iptables -w -I NETWRAP-second -s 10.9.0.0/16 -j DROP")
+    built.prepare("iptables -w -N THEIRS")
+    built.prepare("iptables -w -A THEIRS -j NETWRAP-second")
+    (built.directory / "netwrap.db").unlink()
+    wrong = [f for f in found(built) if f.wrong]
+    assert {f.name for f in wrong} == {"leftover"}
+    for finding in wrong:
+        mend(finding, built)
+    assert [f for f in found(built) if f.wrong] == []
+    assert [chain for _, chain in rules_of(built) if chain.startswith("NETWRAP")] == []
+    built.must("network create --subnet 10.0.0.1/24 testbridge --quiet")
+
+
+def test_a_chain_that_the_state_knows_is_not_left_over(built: World) -> None:
+    built.prepare("iptables -w -t nat -N NETWRAP-testbridge")
+    built.prepare("iptables -w -N NETWRAPPER")
+    assert only(found(built)).mend == "iptables -w -t nat -X NETWRAP-testbridge"
 
 
 def test_a_second_rule_like_one_of_ours_counts_once(built: World) -> None:

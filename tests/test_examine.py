@@ -38,6 +38,10 @@ def network_manager() -> list[str]:
         ("[Match]\nName=*\n", ALL),
         ("[Match]\nName=eth0 en*\n", []),
         ("[Match]\nName=veth*\n", ["veth5b5fc03"]),
+        ("[Match]\nName=!eth0 en*\n", ALL),
+        ("[Match]\nName=!eth0 veth*\n", ["testbridge"]),
+        ("[Match]\nName=*\nType=!bridge\n", ["veth5b5fc03"]),
+        ("[Match]\nName\n", []),
         ("[Match]\nType=ether\n", ["veth5b5fc03"]),
         ("[Match]\nKind=bridge\nName=test*\n", ["testbridge"]),
         ("[Match]\nDriver=virtio_net\n", []),
@@ -109,11 +113,13 @@ def answers(monkeypatch: pytest.MonkeyPatch, said: dict[str, str]) -> None:
         ("iptables v1.8.9 (nf_tables)", "", "*filter\n-A INPUT -j ACCEPT\n", ("nft", ())),
         ("iptables v1.8.9 (nf_tables)", "filter", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n", ("nft", ())),
         ("iptables v1.8.9 (nf_tables)", "filter", "*filter\n-A INPUT -j DROP\nCOMMIT\n", ("nft", ("legacy", "filter"))),
+        ("iptables v1.8.9 (nf_tables)", "raw", "*raw\n:X - [0:0]\n:OUTPUT DROP [0:0]\n", ("nft", ("legacy", "raw"))),
+        ("iptables v1.8.9 (nf_tables)", "raw", "*raw\n:X - [0:0]\n:OUTPUT ACCEPT [0:0]\n", ("nft", ())),
         ("iptables v1.8.9 (legacy)", "", "*nat\n-A OUTPUT -j X\n-A OUTPUT -j Y\n", ("legacy", ("nft", "nat"))),
         ("iptables v1.8.9 (legacy)", "", None, ("legacy", ())),
     ],
 )
-def test_the_other_backend_counts_where_it_has_rules(
+def test_the_other_backend_counts_where_it_has_rules_or_policies(
     version: str, legacy_tables: str, other: str | None, found: tuple[str, tuple[str, ...]],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -122,13 +128,3 @@ def test_the_other_backend_counts_where_it_has_rules(
     name = "iptables-nft-save" if "legacy" in version else "iptables-legacy-save"
     answers(monkeypatch, {"iptables -V": version} | ({name: other} if other is not None else {}))
     assert examine.backends() == found
-
-
-def test_base_chains_of_others_are_told_from_iptables_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = '{"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}}'
-    plain = '{"chain": {"family": "ip", "table": "filter", "name": "NETWRAP"}}'
-    other = '{"chain": {"family": "inet", "table": "guard", "name": "forward", "hook": "forward", "policy": "drop"}}'
-    answers(monkeypatch, {"nft -j list chains": f'{{"nftables": [{{"metainfo": {{}}}}, {own}, {plain}, {other}]}}'})
-    monkeypatch.setattr(examine.shutil, "which", lambda _: "/usr/sbin/nft")
-    monkeypatch.setattr(examine.os, "geteuid", lambda: 0)
-    assert [(hook.table, hook.policy) for hook in examine.hooks()] == [("guard", "drop")]

@@ -81,6 +81,13 @@ def test_routes_of_every_table_and_without_a_link_are_read() -> None:
     assert Route("10.0.0.1", "testbridge", None, "local") in HOST.routes
 
 
+def test_each_nexthop_is_a_route() -> None:
+    """As `ip -j route` of iproute2 6.1 prints it."""
+    hops = '{"gateway":"10.1.0.2","dev":"w1","weight":1,"flags":[]},{"gateway":"10.2.0.2","dev":"w2","flags":[]}'
+    found = parse_space("", f'[{{"dst":"default","table":"7","flags":[],"nexthops":[{hops}]}}]').routes
+    assert found == (Route("default", "w1", "10.1.0.2", "7"), Route("default", "w2", "10.2.0.2", "7"))
+
+
 @pytest.mark.parametrize("answer", ["", "[]", "[{}]", "[{},{}]"])
 def test_no_answer_and_empty_rows_are_an_empty_namespace(answer: str) -> None:
     assert parse_space(answer, "") == Space()

@@ -80,7 +80,7 @@ class ToyKernel:
 
     def everything(self) -> Facts:
         """A look into every process and every handle."""
-        return self.facts(self.processes, [Netns(name, inode) for name, inode in self.handles.items()])
+        return self.facts(self.processes, [Netns(name, inode) for name, inode in self.handles.items()], hooks=True)
 
     def snapshot(self) -> dict[str, Any]:
         """All of the kernel's state, to be compared; the order of rules counts, that of routes does not."""
