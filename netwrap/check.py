@@ -138,11 +138,25 @@ def missing(trial: Trial, entries: dict[str, list[Entry]], seen: Facts, state: S
             return Break("process", f"{name} is gone", f"netwrap disconnect {name}")
     for owner in trial.path:
         for entry in entries.get(owner, ()):
-            hop = HOPS.get(entry.step.probe.kind)
+            hop = HOPS.get(entry.step.probe.kind) if _is_on_the_way(entry.step, trial) else None
             if hop is not None and holds(entry.step.probe, seen) is False:
                 mend = _again(entry.step, entries, seen, state)
                 return Break(hop, f"missing: {entry.step.do.text()}", mend.do.text())
     return None
+
+
+def _is_on_the_way(step: Step, trial: Trial) -> bool:
+    """Says whether a trial needs a step of the objects on its path: of a network's rules, those that let out and those
+    between neighbours are for such trials alone; nobody's way passes lo, and a DROP lets nobody pass."""
+    if step.probe.kind != "rule":
+        return step.probe.key[0] != "lo"
+    table, chain, *words = step.probe.key
+    if not step.owner.startswith("network:") or words[-1] == "DROP":
+        return words[-1] != "DROP"
+    if table == "nat":
+        return trial.target == OUTSIDE
+    is_between_neighbours = chain != "NETWRAP" and words[0] == "-i"
+    return not is_between_neighbours or (len(trial.containers) == 2 and not trial.forwarding)
 
 
 def _again(step: Step, entries: dict[str, list[Entry]], seen: Facts, state: State) -> Step:

@@ -108,7 +108,6 @@ def test_a_way_on_which_every_step_holds_has_no_missing_hop(built: World) -> Non
         ("ip netns del c3", "host to c3", "process", "c3 is gone"),
         ("ip netns del c2", "c2 to outside", "handle", "ip netns attach c2 64561"),
         ("ip netns del c2", "c1 to c2", "handle", "ip netns attach c2 64561"),
-        ("ip -n c1 link set dev lo down", "host to c1 by 8080:80/tcp", "link", "ip -n c1 link set dev lo up"),
     ],
 )  # fmt: skip
 def test_the_first_hop_that_breaks_is_named_with_the_command_that_mends_it(
@@ -123,6 +122,29 @@ def test_the_first_hop_that_breaks_is_named_with_the_command_that_mends_it(
     assert found.hop == hop
     assert text in found.broken
     assert text in found.mend or hop == "process"
+
+
+@pytest.mark.parametrize(
+    ("table", "chain", "words", "needed_by"),
+    [
+        ("nat", "POSTROUTING", "! -o testbridge", {"c1 to outside", "c2 to outside"}),
+        ("nat", "POSTROUTING", "127.0.0.0/8 -o testbridge", {"host to c1 by 8080:80/tcp"}),
+        ("filter", "NETWRAP-testbridge", "-i testbridge", {"c1 to c2", "c2 to c1"}),
+        ("filter", "NETWRAP-testbridge", "-j DROP", set()),
+        ("raw", "PREROUTING", "-j DROP", set()),
+    ],
+)
+def test_a_missing_rule_is_a_hop_of_the_trials_that_need_it(
+    table: str, chain: str, words: str, needed_by: set[str], built: World
+) -> None:
+    rules = built.kernel.tables.chains[table, chain]
+    rules.remove(next(rule for rule in rules if words in " ".join(rule) and "testbridge" in " ".join(rule)))
+    assert {name for name in all_trials(built) if broken(built, name)} == needed_by
+
+
+def test_lo_is_no_hop(built: World) -> None:
+    built.prepare("ip -n c1 link set dev lo down")
+    assert [name for name in all_trials(built) if broken(built, name)] == []
 
 
 def test_of_two_hops_the_first_on_the_way_is_named(built: World) -> None:
