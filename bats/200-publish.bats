@@ -61,7 +61,8 @@ everybody_reaches() {
     answers "net 8080 203.0.113.2" 1 "$proto" 203.0.113.1 8080      # nor is the host's own traffic caught
 }
 
-published_for_everybody() {
+# Under both FORWARD policies, with bridges filtered and not, and who must not get through: 220-traffic.
+@test "a published port answers the host, the LAN, containers and itself; tcp and udp" {
     local proto before
     around
     before=$(kernel_state)
@@ -72,41 +73,11 @@ published_for_everybody() {
         serve "$NET" "$proto" 0.0.0.0 8080 net
         everybody_reaches "$proto"
     done
-    if [ "${1:-}" != no-routing ]; then # traffic that the host only passes on is not caught
-        answers "net 8080 192.168.50.2" "$LAN" tcp 203.0.113.1 8080
-    fi
+    answers "net 8080 192.168.50.2" "$LAN" tcp 203.0.113.1 8080 # what the host only passes on is not caught
     silent "$LAN" tcp 10.0.0.2 80 # the LAN machine has a route, and is not let in
     silent "$LAN" udp 10.0.0.2 80
     netwrap network remove --quiet --force testbridge
     same "$before" "$(kernel_state)"
-}
-
-@test "a published port answers the host, the LAN, containers and itself; tcp and udp" {
-    published_for_everybody
-}
-
-@test "the same where the host's FORWARD policy is DROP and bridges are filtered too" {
-    host iptables -P FORWARD DROP
-    bridges_filtered 1 || true
-    published_for_everybody no-routing
-    host iptables -S FORWARD | grep -qx -- '-P FORWARD DROP'
-}
-
-@test "the same where bridges are not filtered" {
-    bridges_filtered 0 || skip "br_netfilter is not here, or cannot be set"
-    published_for_everybody
-}
-
-bridges_filtered() { host sysctl -q "net.bridge.bridge-nf-call-iptables=$1"; }
-
-@test "without the MASQUERADE rule there is no answer from outside" {
-    around
-    testbridge
-    serve "$NET" tcp 0.0.0.0 8080 net
-    answers "net 8080 203.0.113.2" "$C1" tcp 203.0.113.1 8080
-    # shellcheck disable=SC2016
-    host bash -c 'iptables -t nat -S POSTROUTING | grep -e "-A.*MASQUERADE" | sed s/-A/-D/ | xargs iptables -t nat'
-    silent "$C1" tcp 203.0.113.1 8080
 }
 
 @test "ranges lead port by port, equal and shifted" {
@@ -189,27 +160,6 @@ bridges_filtered() { host sysctl -q "net.bridge.bridge-nf-call-iptables=$1"; }
     netwrap connect --quiet --net testbridge --pid "$C1" --ip 10.0.0.2 -p 8080:80
     answers "c1 80 192.168.50.2" "$LAN" tcp 192.168.50.1 8080
     netwrap network remove --quiet --force testbridge
-    same "$before" "$(kernel_state)"
-}
-
-@test "networks are apart: only a published port leads from one to the other" {
-    local before
-    around
-    before=$(kernel_state)
-    netwrap network create --quiet --subnet 10.0.0.1/24 a
-    netwrap network create --quiet --subnet 10.0.1.1/24 b
-    netwrap connect --quiet --net a --pid "$C1" --name c1 -p 8080:80
-    netwrap connect --quiet --net b --pid "$C2" --name c2
-    serve "$C1" tcp 0.0.0.0 80 c1
-    serve "$C2" tcp 0.0.0.0 80 c2
-    answers "c1 80 10.0.0.1" 1 tcp 10.0.0.2 80
-    answers "c2 80 10.0.1.1" 1 tcp 10.0.1.2 80
-    silent "$C2" tcp 10.0.0.2 80
-    silent "$C1" tcp 10.0.1.2 80
-    run at "$C1" ping -c 1 -W 1 10.0.1.2
-    [ "$status" -ne 0 ]
-    ask "$C2" tcp 192.168.50.1 8080 | grep '^c1 80 '
-    netwrap network remove --quiet --force a b
     same "$before" "$(kernel_state)"
 }
 
