@@ -127,6 +127,9 @@ assert all(n.prefixlen == 24 and n.is_private for n in others)' "$first" "$secon
     host ip route add default via 203.0.113.1
     netwrap network create --quiet second
     [ "$(netwrap network inspect second | jq .mtu)" = 1280 ]
+    host ip route change default via 203.0.113.1 mtu 1270
+    netwrap network create --quiet third
+    [ "$(netwrap network inspect third | jq .mtu)" = 1270 ]
 }
 
 @test "an internal network has no way out and none in, but its containers reach each other" {

@@ -37,12 +37,13 @@ class Link:
 
 @dataclass(frozen=True)
 class Route:
-    """A route of any table, or one nexthop of it; dst is `default` or a CIDR."""
+    """A route of any table, or one nexthop of it; dst is `default` or a CIDR, mtu (bytes) its own if it has one."""
 
     dst: str
     dev: str | None = None
     via: str | None = None
     table: str = "main"
+    mtu: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,10 @@ class Facts:
         return {IPv4Address(cidr.split("/")[0]) for _, cidr in self.host.addrs if ":" not in cidr}
 
     def default_mtu(self) -> int:
-        """The MTU, in bytes, of the link that the default route leaves by; 1500 where there is none."""
+        """The MTU, in bytes, of the default route, else of the link that it leaves by; 1500 where there is none."""
         for route in self.host.routes:
             if route.dst == "default" and route.dev in self.host.links and ":" not in (route.via or ""):
-                return self.host.links[route.dev].mtu
+                return route.mtu or self.host.links[route.dev].mtu
         return 1500
 
 
@@ -218,12 +219,16 @@ def parse_space(objects: str, routes: str, policy: str = "") -> Space:
         links[name] = _link(row)
         addrs.update((name, f"{a['local']}/{a['prefixlen']}") for a in row.get("addr_info", ()) if "local" in a)
     found = tuple(
-        Route(r["dst"], hop.get("dev"), hop.get("gateway"), r.get("table", "main"))
+        Route(r["dst"], hop.get("dev"), hop.get("gateway"), r.get("table", "main"), _mtu(r))
         for r in json.loads(routes or "[]")
         for hop in r.get("nexthops", (r,))
     )
     sources = frozenset((r["src"], str(r["table"])) for r in json.loads(policy or "[]") if "table" in r)
     return Space(links, frozenset(addrs), found, sources)
+
+
+def _mtu(route: dict[str, Any]) -> int | None:
+    return next((m["mtu"] for m in route.get("metrics", ()) if "mtu" in m), None)
 
 
 def _link(row: dict[str, Any]) -> Link:

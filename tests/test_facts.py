@@ -102,6 +102,12 @@ def test_what_routes_and_addresses_use_is_occupied_and_default_routes_are_not() 
     assert Facts(host=HOST).addresses() >= {IPv4Address("10.0.0.1"), IPv4Address("192.168.1.10")}
 
 
+def test_a_default_route_with_an_mtu_of_its_own_has_that() -> None:
+    answer = '[{"dst": "default", "gateway": "192.168.1.1", "dev": "eth0", "flags": [], "metrics": [{"mtu": 1400}]}]'
+    space = replace(parse_space("[]", answer), links={"eth0": Link("eth0", "")})
+    assert Facts(host=space).default_mtu() == 1400
+
+
 def test_the_default_mtu_is_that_of_the_default_routes_link() -> None:
     space = Space({"wg0": Link("wg0", "", mtu=1420)}, routes=(Route("default", "wg0", None),))
     assert Facts(host=space).default_mtu() == 1420
