@@ -22,30 +22,6 @@ around() {
     C2=$PID
 }
 
-testbridge() {
-    netwrap network create --quiet --subnet 10.0.0.1/24 testbridge
-    netwrap connect --quiet --net testbridge --pid "$C1" --name c1
-    netwrap connect --quiet --net testbridge --pid "$C2" --name c2
-}
-
-# answers ANSWER PID PROTO IP PORT: the server there answers that.
-answers() {
-    local want=$1 got
-    shift
-    got=$(ask "$@") || got="no answer"
-    [ "$got" = "$want" ] && return 0
-    echo "ask $*: '$got', not '$want'" >&2
-    return 1
-}
-
-silent() {
-    local got
-    if got=$(ask "$@" 1); then
-        echo "ask $*: an answer: $got" >&2
-        return 1
-    fi
-}
-
 # Who may reach what, as the tutorial tests it; with PROTO's servers in c1 (port 80) and outside (port 8080).
 everybody_reaches() {
     local proto=$1

@@ -17,29 +17,6 @@ around() {
     C2=$PID
 }
 
-testbridge() {
-    netwrap network create --quiet --subnet 10.0.0.1/24 testbridge
-    netwrap connect --quiet --net testbridge --pid "$C1" --name c1
-    netwrap connect --quiet --net testbridge --pid "$C2" --name c2
-}
-
-answers() {
-    local want=$1 got
-    shift
-    got=$(ask "$@") || got="no answer"
-    [ "$got" = "$want" ] && return 0
-    echo "ask $*: '$got', not '$want'" >&2
-    return 1
-}
-
-silent() {
-    local got
-    if got=$(ask "$@" 1); then
-        echo "ask $*: an answer: $got" >&2
-        return 1
-    fi
-}
-
 # Rules as Docker 28 makes them for docker0, its FORWARD policy included.
 docker_rules() {
     host ip link add name docker0 type bridge

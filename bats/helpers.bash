@@ -182,6 +182,32 @@ ask() {
     at "$pid" python3 "$ROOT/bats/peer" ask "$@"
 }
 
+# answers ANSWER PID PROTO IP PORT: asked from the namespace of PID, the server there answers that.
+answers() {
+    local want=$1 got
+    shift
+    got=$(ask "$@") || got="no answer"
+    [ "$got" = "$want" ] && return 0
+    echo "ask $*: '$got', not '$want'" >&2
+    return 1
+}
+
+# silent PID PROTO IP PORT: nobody answers there.
+silent() {
+    local got
+    if got=$(ask "$@" 1); then
+        echo "ask $*: an answer: $got" >&2
+        return 1
+    fi
+}
+
+# A network testbridge with the containers c1 ($C1) and c2 ($C2).
+testbridge() {
+    netwrap network create --quiet --subnet 10.0.0.1/24 testbridge
+    netwrap connect --quiet --net testbridge --pid "$C1" --name c1
+    netwrap connect --quiet --net testbridge --pid "$C2" --name c2
+}
+
 # machine LINK CIDR THEIRS: another machine with the address THEIRS, wired to the host's LINK with CIDR; sets PID.
 machine() {
     container
