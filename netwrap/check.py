@@ -8,11 +8,12 @@ from ipaddress import IPv4Address
 from itertools import permutations
 
 from netwrap import firewall
+from netwrap.drift import jump_of
 from netwrap.facts import Facts, Listener, holds
 from netwrap.health import is_gone
 from netwrap.mend import again
 from netwrap.model import Endpoint, PublishedPort, State
-from netwrap.steps import Step, netns, sysctl
+from netwrap.steps import Step, sysctl
 from netwrap.undo import Entry
 
 
@@ -140,7 +141,7 @@ def missing(trial: Trial, entries: dict[str, list[Entry]], seen: Facts, state: S
         for entry in entries.get(owner, ()):
             hop = HOPS.get(entry.step.probe.kind) if _is_on_the_way(entry.step, trial) else None
             if hop is not None and holds(entry.step.probe, seen) is False:
-                mend = _again(entry.step, entries, seen, state)
+                mend = again(entry.step, _in_order(entries), seen, state)
                 return Break(hop, f"missing: {entry.step.do.text()}", mend.do.text())
     return None
 
@@ -157,14 +158,6 @@ def _is_on_the_way(step: Step, trial: Trial) -> bool:
         return trial.target == OUTSIDE
     is_between_neighbours = chain != "NETWRAP" and words[0] == "-i"
     return not is_between_neighbours or (len(trial.containers) == 2 and not trial.forwarding)
-
-
-def _again(step: Step, entries: dict[str, list[Entry]], seen: Facts, state: State) -> Step:
-    """What makes a step hold again. A handle is for the namespace that is in use: `ip netns add` would make another."""
-    container = state.containers.get(step.probe.key[0]) if step.probe.kind == "netns" else None
-    if container is not None and container.pid is not None:
-        return netns.attach(container.netns, container.pid, step.why)
-    return again(step, _in_order(entries), seen)
 
 
 def _in_order(entries: dict[str, list[Entry]]) -> list[Entry]:
@@ -195,7 +188,6 @@ def _guard(trial: Trial, entries: dict[str, list[Entry]], seen: Facts) -> tuple[
         return "INPUT", firewall.guard(seen, "INPUT")
     if trial.asks is None:
         return "OUTPUT", firewall.guard(seen, "OUTPUT")
-    keys = (entry.step.probe.key for entry in entries.get("host", ()))
-    jump = next((key[2:] for key in keys if key[:2] == ("filter", "FORWARD")), None)
-    in_front = firewall.turned_away_before(seen, "FORWARD", jump) if jump else None
+    jump = jump_of(entries.get("host", ()))
+    in_front = firewall.turned_away_before(seen, "FORWARD", jump.probe.key[2:]) if jump else None
     return "FORWARD", in_front or firewall.in_nftables(seen, "FORWARD")

@@ -43,7 +43,7 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
             continue
         if step.probe.kind == "keep":  # a link that forwarded before is away: nothing is missing
             continue
-        mended = again(step, standing, seen)
+        mended = again(step, standing, seen, state)
         seen = _once_run(mended, seen)
         if step is jump:
             policy = seen.policies.get(("filter", "FORWARD"), "ACCEPT")

@@ -6,15 +6,20 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from netwrap.facts import Facts, Rule, same_rule
-from netwrap.steps import Step
+from netwrap.model import State
+from netwrap.steps import Step, netns
 from netwrap.undo import Entry
 
 
-def again(step: Step, entries: Iterable[Entry], seen: Facts) -> Step:
+def again(step: Step, entries: Iterable[Entry], seen: Facts, state: State) -> Step:
     """The step with the command that makes it hold again; `entries` are those that stand, in the order of their making.
 
-    A rule that was appended at first would stand behind the DROP at the end of our chain now.
+    A rule that was appended at first would stand behind the DROP at the end of our chain now. A handle is for the
+    namespace that is in use: `ip netns add` would make another.
     """
+    container = state.containers.get(step.probe.key[0]) if step.probe.kind == "netns" else None
+    if container is not None and container.pid is not None:
+        return netns.attach(container.netns, container.pid, step.why)
     if step.probe.kind != "rule":
         return step
     table, chain, *words = step.probe.key

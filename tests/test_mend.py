@@ -8,6 +8,7 @@ from world import World
 
 from netwrap.facts import holds
 from netwrap.mend import again
+from netwrap.steps import netns
 
 NETWORK = "network create --subnet 10.0.0.1/24 testbridge --quiet"
 
@@ -20,7 +21,7 @@ def mended(world: World) -> list[str]:
     for entry in entries:
         seen = world.kernel.everything()
         if holds(entry.step.probe, seen) is False:
-            found = again(entry.step, entries, seen).do
+            found = again(entry.step, entries, seen, world.state()).do
             commands.append(found.text())
             world.kernel.run(list(found.line()))
     return commands
@@ -86,3 +87,11 @@ def test_the_words_of_a_rule_survive(world: World) -> None:
     (command,) = mended(world)
     assert split(command)[:6] == ["iptables", "-w", "-t", "nat", "-A", "POSTROUTING"]
     assert command.endswith(way_out)
+
+
+def test_a_handle_of_a_container_that_lives_is_made_for_its_namespace_again(world: World) -> None:
+    world.must(NETWORK)
+    world.must("connect --pid 64560 --name bird2 --net testbridge --quiet")
+    state = world.state()
+    made = netns.add(state.containers["bird2"].netns, "why")  # as `netwrap run` makes it
+    assert again(made, [], world.kernel.everything(), state).do.text() == "ip netns attach bird2 64560"
