@@ -318,6 +318,16 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     same "$before" "$(kernel_state)"
 }
 
+@test "what ip says and nobody can read is an error before the first change" {
+    local before bin=$BATS_TEST_TMPDIR/bin
+    before=$(kernel_state)
+    mkdir "$bin"
+    printf '#!/bin/sh\ncase " $* " in *" -j "*) echo rubbish && exit 0 ;; esac\nexec %s "$@"\n' "$(command -v ip)" >"$bin/ip"
+    chmod +x "$bin/ip"
+    PATH=$bin:$PATH refused 1 "cannot be read" network create a
+    same "$before" "$(kernel_state)"
+}
+
 @test "without root a change fails with the way to get it" {
     host unshare --user true || skip "no user namespaces in the host"
     something

@@ -96,6 +96,22 @@ reaches_in_time() { at "$1" ping -c 1 -W 1 "$2"; }
     same "$before" "$(kernel_state)"
 }
 
+@test "a container's name can be neither an option of the engine nor a command" {
+    local name
+    container
+    network
+    mkdir "$BATS_TEST_TMPDIR/bin"
+    # shellcheck disable=SC2016
+    printf '#!/bin/sh\nprintf "%%s\\n" "$@" >%s/args\nexit 1\n' "$BATS_TEST_TMPDIR" >"$BATS_TEST_TMPDIR/bin/docker"
+    chmod +x "$BATS_TEST_TMPDIR/bin/docker"
+    # shellcheck disable=SC2016
+    for name in --help 'a;b' '$(touch /run/x)' '-f {{.}}'; do
+        PATH="$BATS_TEST_TMPDIR/bin:$PATH" refused 2 "$name" connect --net testbridge --container "$name"
+        [ "$(tail -n 2 "$BATS_TEST_TMPDIR/args")" = "--"$'\n'"$name" ]
+    done
+    host test ! -e /run/x
+}
+
 @test "of two networks the first gives the default route, and either may go first" {
     local before first
     container

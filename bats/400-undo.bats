@@ -250,10 +250,12 @@ fail-points connect --batch
 END
 }
 
-@test "each command that fails while a port is published takes back those before it" {
+@test "each command that fails while a port is published or networks are linked takes back those before it" {
     on_hosts <<'END'
 fail-points publish
 fail-points publish --batch
+fail-points link
+fail-points link --batch
 END
 }
 

@@ -85,6 +85,20 @@ kill-points undo --batch
 END
 }
 
+@test "killed at any point of link it is rolled back, and of unlink it is finished" {
+    on_hosts <<'END'
+kill-points link --batch
+kill-points unlink --batch
+END
+}
+
+@test "killed at any point of repair, the next command rolls it back, and another repair mends all" {
+    on_hosts <<'END'
+kill-points repair
+kill-points repair --batch
+END
+}
+
 @test "killed again while it recovers, the command after that recovers" {
     on_hosts <<'END'
 kill-points connect --batch --nested

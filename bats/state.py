@@ -58,7 +58,7 @@ def _is_new(namespace: Path, seen: set[int]) -> bool:
 def _space(where: list[str]) -> Iterator[str]:
     text = subprocess.run([*where, "sh", "-c", _LOOK], stdout=subprocess.PIPE, text=True, check=True).stdout
     objects, routes, rules, *rest = re.split(r"# \w+\n", text)
-    for link in json.loads(objects or "[]"):
+    for link in sorted(json.loads(objects or "[]"), key=lambda link: str(link.get("ifname"))):
         if link.get("ifname"):
             link["flags"] = sorted(_FLAGS & set(link["flags"]))
             addresses = [a for a in link.pop("addr_info", ()) if a.get("scope") != "link"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from netwrap import drivers as registry
-from netwrap import health, plan
+from netwrap import health, plan, upkeep
 from netwrap.desk import Desk, Mode, changing, need_root, reading
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
 from netwrap.facts import Facts
@@ -39,9 +39,11 @@ def network_create(mode: Mode, wish: NetworkWish) -> None:
 def network_remove(mode: Mode, names: list[str], *, force: bool) -> None:
     """Removes networks; one in use only with force, which disconnects its containers first."""
     with changing(mode, f"network remove {' '.join(names)}") as desk:
+        for name in names:
+            desk.state().network(name)
+        upkeep.clear(desk)
         state = desk.state()
         for name in names:
-            state.network(name)
             users = [e.container for e in state.endpoints_of(network=name)]
             if users and not force:
                 raise BadInput(
@@ -109,6 +111,8 @@ def connect(mode: Mode, wish: ConnectWish, target: Target) -> Endpoint | None:
     pid = _pid_of(target.container) if target.container is not None else target.pid
     wish = replace(wish, pid=pid, netns=target.netns)
     with changing(mode, f"connect to {wish.network}") as desk:
+        desk.state().network(wish.network)
+        upkeep.clear(desk)
         seen = desk.look([pid] if pid is not None else (), _handles(wish), hooks=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())
         desk.carry_out(made, seen)
@@ -180,6 +184,8 @@ def publish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: st
         seen = desk.look([container.pid] if container.pid else (), hooks=True)
         if health.is_gone(container, seen):
             raise BadInput(f"container {name!r} is gone", f"netwrap disconnect {name}")
+        if upkeep.clear(desk):
+            state, seen = desk.state(), desk.look(hooks=True)
         desk.carry_out(plan.publish(endpoint, ports, seen, state), seen)
 
 
@@ -231,7 +237,7 @@ def become(mode: Mode, name: str, command: list[str]) -> None:
         container = desk.state().container(name)
         seen = _look_read_only(desk)
     need_root("entering a namespace")
-    if seen.handles.get(name) != container.inode:
+    if not container.netns.is_same(seen.handle(name)):
         raise NetwrapError(f"container {name!r} is gone", f"netwrap disconnect {name}")
     if shutil.which(command[0]) is None:
         raise BadInput(f"no command {command[0]!r}", f"netwrap exec {name} -- COMMAND…")
@@ -283,6 +289,8 @@ def operation(mode: Mode, number: int) -> dict[str, Any]:
         entries = desk.store.entries(op=number)
         if found.kind == "teardown":
             entries = [e for e in reversed(entries) if e.step.undo is not None]
+        if found.kind == "repair":
+            entries = [e for e in entries if e.op == number]
         return documents.operation(found, _local_time(found.at)) | {
             "steps": [documents.step(n, found, e) for n, e in enumerate(entries, 1)]
         }
@@ -310,10 +318,13 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
             found = standing[-1]
         else:
             found = _operation(desk, number)
-            if found.kind == "teardown":
-                raise BadInput(
-                    f"operation {number}, {found.title}, took down; its undo is not offered", _again(desk, found)
-                )
+            if found.kind != "build":
+                did, hint = "took down", "netwrap log"
+                if found.kind == "repair":
+                    did = "mended what others had undone"
+                else:
+                    hint = _again(desk, found)
+                raise BadInput(f"operation {number}, {found.title}, {did}; its undo is not offered", hint)
             if found.state != "done":
                 say(f"operation {number}, {found.title}: {found.state} already; nothing to do")
                 return

@@ -162,7 +162,7 @@ def _is_on_the_way(step: Step, trial: Trial) -> bool:
 
 def _in_order(entries: dict[str, list[Entry]]) -> list[Entry]:
     """All entries in the order of their making."""
-    return sorted((entry for found in entries.values() for entry in found), key=lambda entry: entry.id)
+    return sorted((entry for found in entries.values() for entry in found), key=lambda entry: entry.order)
 
 
 def of_others(trial: Trial, entries: dict[str, list[Entry]], seen: Facts, *, listens: bool) -> Break:

@@ -43,7 +43,7 @@ def load_object(kind: str, text: str) -> Object:
 def dump_step(step: Step) -> str:
     """A step as JSON; its owner has a column of its own."""
     d = asdict(step)
-    del d["owner"], d["inverts"]
+    del d["owner"], d["inverts"], d["mends"]
     return json.dumps(d)
 
 
@@ -60,4 +60,4 @@ def _cmd(d: dict[str, Any]) -> Cmd:
 
 
 def _ns(d: dict[str, Any] | None) -> Netns | None:
-    return Netns(d["name"], d["inode"]) if d else None
+    return Netns(**d) if d else None

@@ -8,19 +8,22 @@ import sys
 import termios
 import tty
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from netwrap import execute
+from netwrap import execute, mend
 from netwrap.errors import BadInput, CommandFailed, Interrupted, LeftBehind, NetwrapError, StateFailed
 from netwrap.execute import Runner, Say
 from netwrap.facts import Facts, holds
+from netwrap.foresee import after
 from netwrap.look import boot_id, look, own_namespace
 from netwrap.model import Netns, State
+from netwrap.schema import VERSION
 from netwrap.spawn import Signals, kept_open, require
 from netwrap.statedir import lock
 from netwrap.steps import NO_ROW, Plan, Step, namespaces, shell_line
+from netwrap.steps.link import PASSING
 from netwrap.store import Store
 from netwrap.undo import Entry, foundation, take_back
 from netwrap.views import script
@@ -84,6 +87,8 @@ class Desk:
     mode: Mode
     store: Store
     signals: Signals = field(default_factory=Signals)
+    cleared: Plan = field(default_factory=lambda: Plan(""))
+    """What a dry run would take down before its own work: see upkeep.py."""
 
     @property
     def say(self) -> Say:
@@ -91,24 +96,24 @@ class Desk:
         return (lambda _: None) if self.mode.quiet else talk
 
     def state(self) -> State:
-        """What stands, by the store."""
-        return self.store.state()
+        """What stands, by the store; without what this command clears away first."""
+        return self.store.state().without(self.cleared.removes)
 
     def look(self, pids: Iterable[int] = (), inside: Iterable[Netns] = (), *, hooks: bool = False) -> Facts:
         """Looks at the host, at processes, and into their namespaces and others."""
         try:
-            return look(pids, inside, hooks=hooks)
+            return after(look(pids, inside, hooks=hooks), self.cleared.steps)
         except CommandFailed as error:
             raise NetwrapError(str(error), "ip addr show") from None
 
     # Building up
 
-    def carry_out(self, plan: Plan, seen: Facts) -> None:
+    def carry_out(self, plan: Plan, seen: Facts, kind: str = "build") -> None:
         """Prints the plan where it is a dry run; otherwise runs it, and rolls back what fails."""
         if self.mode.dry_run:
             self.print(plan, seen)
             return
-        with self.operation(plan) as op:
+        with self.operation(plan, kind) as op:
             self.run(op, plan)
 
     def print(self, plan: Plan, seen: Facts) -> None:
@@ -116,13 +121,14 @@ class Desk:
         for sentence in seen.unseen:
             talk(f"assumed: {sentence}")
         _warn(plan)
+        plan = replace(plan, steps=self.cleared.steps + plan.steps)
         sys.stdout.write(script.as_json(plan) + "\n" if self.mode.json else script.script(plan))
 
     @contextlib.contextmanager
-    def operation(self, plan: Plan) -> Iterator[int]:
+    def operation(self, plan: Plan, kind: str = "build") -> Iterator[int]:
         """One operation in the journal; what fails inside it is rolled back, and said with command and stderr."""
         self._require_tools(plan)
-        op = self.store.begin(plan.title, "build", _machine(), _typed())
+        op = self.store.begin(plan.title, kind, _machine(), _typed())
         try:
             yield op
         except Exception as error:
@@ -140,7 +146,8 @@ class Desk:
         self.store.add(op, plan.makes)
         execute.execute(plan, self._runner(plan, self.signals), Log(self.store, op), self.signals)
         if ends:
-            self.store.end(op, "done")
+            passing = [e.id for e in self.store.entries(op=op) if e.op == op and e.step.kind in PASSING]
+            self.store.end(op, "done", undone=[*plan.replaces, *passing])
 
     def roll_back(self, op: int, title: str) -> None:
         """Takes back what a half-done build-up made. Errors: LeftBehind."""
@@ -164,9 +171,13 @@ class Desk:
 
         Errors: LeftBehind; Interrupted, then all of it stands again.
         """
-        entries = self.store.entries(owners=owners)
-        seen = self.look(inside=_inside(entries))
-        plan = take_back(title, entries, seen, owners)
+        entries, state = self.store.entries(owners=owners), self.store.state()
+        seen = self.look(
+            [c.pid for c in state.containers.values() if c.pid and c.owner in foundation(owners)], _inside(entries)
+        )
+        first = tuple(mend.handles(entries, seen, state))
+        plan = take_back(title, entries, after(seen, first), owners)
+        plan = replace(plan, steps=first + plan.steps)
         if self.mode.dry_run:
             self.print(plan, seen)
             return
@@ -235,9 +246,9 @@ class Desk:
         """Deals with what a killed command left: a half-done build-up goes, a half-done teardown is finished."""
         for found in self.store.operations():
             if found.state == "running":
-                does = "rolled back" if found.kind == "build" else "finished"
+                does = "finished" if found.kind == "teardown" else "rolled back"
                 talk(f"netwrap: operation {found.id}, {found.title}, was cut off; it is {does} first")
-                if found.kind == "build":
+                if found.kind != "teardown":
                     self.roll_back(found.id, found.title)
                 else:
                     self.take_down(found.title, frozenset(found.removes), op=found.id)
@@ -310,6 +321,8 @@ def changing(mode: Mode, title: str) -> Iterator[Desk]:
         os.set_inheritable(fd, True)
         kept_open.add(fd)
         store = Store(mode.state_dir, write=True)
+        if store.migrated_from is not None:
+            talk(f"netwrap: {store.path} is of version {VERSION} now; as it was: {store.path}.v{store.migrated_from}")
         try:
             desk = Desk(mode, store, signals)
             _refuse_other_host(store)

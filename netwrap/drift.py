@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from netwrap import firewall, health
 from netwrap.facts import Facts, Rule, same_rule
+from netwrap.foresee import after
 from netwrap.mend import again
 from netwrap.model import LINK_GROUP, State
 from netwrap.steps import Step, shell_line
@@ -44,7 +45,7 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
         if step.probe.kind == "keep":  # a link that forwarded before is away: nothing is missing
             continue
         mended = again(step, standing, seen, state)
-        seen = _once_run(mended, seen)
+        seen = after(seen, [mended])
         if step is jump:
             policy = seen.policies.get(("filter", "FORWARD"), "ACCEPT")
             yield Finding(
@@ -63,20 +64,6 @@ def _container(owner: str) -> str:
     """The container whose object it is; empty where it is nobody's."""
     kind, _, name = owner.partition(":")
     return name.partition("/")[0] if kind in ("container", "endpoint", "port", "hairpin", "replies") else ""
-
-
-def _once_run(step: Step, seen: Facts) -> Facts:
-    """The facts with the rule of a step in its chain."""
-    if step.probe.kind != "rule":
-        return seen
-    table, chain, *words = step.probe.key
-    rules = list(seen.rules.get((table, chain), ()))
-    how, number = step.do.argv, len(rules) + 1
-    if "-I" in how:
-        behind = how[how.index("-I") + 2]
-        number = int(behind) if behind.isdigit() else 1
-    rules.insert(number - 1, tuple(words))
-    return replace(seen, rules={**seen.rules, (table, chain): tuple(rules)})
 
 
 def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Finding]:

@@ -11,9 +11,8 @@ from itertools import count, groupby
 from typing import Protocol
 
 from netwrap.errors import CommandFailed, Interrupted
-from netwrap.facts import Facts, holds
-from netwrap.look import NETNS_DIR, netns_inode, read_sysctl
-from netwrap.model import Netns
+from netwrap.facts import Facts, holds, netns_of
+from netwrap.look import NETNS_DIR, netns_at, read_sysctl
 from netwrap.spawn import Signals, spawn
 from netwrap.steps import SHELL_PID, Cmd, Plan, Step, shell_line
 
@@ -76,18 +75,18 @@ class Shell:
     def _check_namespace(self, step: Step) -> None:
         """A handle that leads elsewhere by now would have us work in a stranger's namespace, or the host's."""
         ns = step.do.ns or step.probe.ns
-        if step.probe.kind == "netns" and step.inverts is not None:  # what is about to be removed
-            ns = Netns(step.probe.key[0], int(step.probe.key[1]))
-        if ns is not None and ns.inode and netns_inode(ns.name) != ns.inode:
+        if step.do.argv[1:3] == ("netns", "del"):
+            ns = netns_of(step.probe)
+        if ns is not None and ns.inode and not ns.is_same(netns_at(ns.name)):
             raise CommandFailed(
                 step.do.text(), 1, f"{NETNS_DIR}/{ns.name} does not lead to the namespace that it led to"
             )
 
     def _read_back(self, step: Step) -> None:
-        if step.kind == "netns attach" and step.inverts is None:
-            name, inode = step.probe.key
-            if inode != "0" and netns_inode(name) != int(inode):
-                self._command(Cmd(("ip", "netns", "del", name)))
+        if step.do.argv[1:3] == ("netns", "attach"):
+            ns = netns_of(step.probe)
+            if ns.inode and not ns.is_same(netns_at(ns.name)):
+                self._command(Cmd(("ip", "netns", "del", ns.name)))
                 raise CommandFailed(step.do.text(), 1, "the process ended meanwhile; its number belongs to another one")
         if step.do.argv[0] == "sysctl":  # sysctl may print an error and exit 0
             key, _, value = step.do.argv[1].partition("=")

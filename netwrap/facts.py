@@ -97,6 +97,8 @@ class Facts:
     boot_id: str = ""
     handles: dict[str, int] = field(default_factory=dict)
     """/run/netns: name to inode."""
+    cookies: dict[int, int] = field(default_factory=dict)
+    """Inode to cookie, for the namespaces that were looked into."""
     spaces: dict[int, Space] = field(default_factory=dict)
     """Namespaces that were looked into, by inode."""
     rules: dict[tuple[str, str], tuple[Rule, ...]] = field(default_factory=dict)
@@ -114,11 +116,20 @@ class Facts:
     """Sentences about what could not be seen without root."""
     rules_seen: bool = True
 
+    def handle(self, name: str) -> Netns | None:
+        """Where a handle in /run/netns leads."""
+        return self.namespace(name, self.handles[name]) if name in self.handles else None
+
+    def namespace(self, name: str, inode: int) -> Netns:
+        """A namespace by its inode, with its cookie where that is known."""
+        return Netns(name, inode, self.cookies.get(inode, 0))
+
     def space(self, ns: Netns | None) -> Space | None:
         """What a namespace holds; None where it could not be seen."""
         if ns is None:
             return self.host
-        return self.spaces.get(ns.inode or self.handles.get(ns.name, 0))
+        found = self.namespace(ns.name, ns.inode) if ns.inode else self.handle(ns.name)
+        return self.spaces.get(found.inode) if found is not None and (not ns.inode or ns.is_same(found)) else None
 
     def occupied(self) -> list[tuple[IPv4Network, str]]:
         """Subnets that routes and addresses of the host use, each with where it was seen."""
@@ -142,13 +153,13 @@ class Facts:
 def holds(probe: Probe, facts: Facts) -> bool | None:
     """Says whether what a step made is there, as that step made it; None where it cannot be seen."""
     if probe.kind == "netns":
-        name, inode = probe.key[0], int(probe.key[1])
-        return name in facts.handles and inode in (0, facts.handles[name])
+        found = facts.handle(probe.key[0])
+        return found is not None and (probe.key[1] == "0" or netns_of(probe).is_same(found))
     if probe.kind == "sysctl":
         return facts.sysctls.get(probe.key[0]) == probe.key[1]
     if probe.kind == "keep":  # writing what it is, is right at any time, as long as it is there
         return probe.key[0] in facts.sysctls
-    if probe.kind == "flows":  # forgetting what is not remembered is right at any time
+    if probe.kind in ("flows", "passing"):  # forgetting what is not remembered, or bringing up what is up, does no harm
         return True
     if probe.kind in ("chain", "rule"):
         if not facts.rules_seen:
@@ -158,14 +169,30 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
         if rules is None or not words:
             return rules is not None
         return any(same_rule(tuple(words), rule) for rule in rules)
-    if probe.ns is not None and probe.ns.inode and facts.handles.get(probe.ns.name) not in (None, probe.ns.inode):
+    handle = facts.handle(probe.ns.name) if probe.ns is not None else None
+    if probe.ns is not None and probe.ns.inode and handle is not None and not probe.ns.is_same(handle):
         return False  # the handle leads to another namespace now
     space = facts.space(probe.ns)
     if space is None:
-        return None if probe.ns is not None and probe.ns.name in facts.handles else False
+        return None if handle is not None else False
     if probe.kind == "ip rule":
         return probe.key in space.policy
     return _holds_on_link(probe, space)
+
+
+def renamed(probe: Probe, facts: Facts) -> Link | None:
+    """The link that a probe means where somebody has renamed it: it has our MAC, and on the host our mark."""
+    space, (name, mac) = facts.space(probe.ns), probe.key[:2]
+    if space is None or holds(probe, facts):
+        return None
+    ours = (li for li in space.links.values() if li.mac == mac and li.name != name)
+    return next((li for li in ours if probe.ns is not None or li.group == str(LINK_GROUP)), None)
+
+
+def netns_of(probe: Probe) -> Netns:
+    """The namespace that a handle's probe means."""
+    name, inode, cookie = (*probe.key, "0")[:3]
+    return Netns(name, int(inode), int(cookie))
 
 
 def same_rule(one: Rule, other: Rule) -> bool:

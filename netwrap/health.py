@@ -14,11 +14,11 @@ def is_gone(container: Container, seen: Facts) -> bool:
     if container.boot_id != seen.boot_id:
         return True
     if container.pid is None:
-        return seen.handles.get(container.name) != container.inode
+        return not container.netns.is_same(seen.handle(container.name))
     found = seen.processes.get(container.pid)
     if found is None or found.starttime != container.starttime:
         return True
-    return found.inode not in (0, container.inode)
+    return found.inode != 0 and not container.netns.is_same(seen.namespace(container.name, found.inode))
 
 
 def endpoint_state(container: Container, entries: Iterable[Entry], seen: Facts) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import socket
+import sys
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from netwrap import facts
@@ -12,10 +17,12 @@ from netwrap.errors import CommandFailed
 from netwrap.facts import Facts, Space
 from netwrap.model import Netns, Process
 from netwrap.spawn import spawn
-from netwrap.steps import sysctl
+from netwrap.steps import shell_line, sysctl
 
 NETNS_DIR = "/run/netns"
 OPTIONAL = ("conntrack",)
+_CLONE_NEWNET = 0x40000000
+_SO_NETNS_COOKIE = 71
 _CONF = Path("/proc/sys/net/ipv4/conf")
 
 
@@ -29,12 +36,15 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: b
     handles = look_at_handles()
     processes = {p.pid: p for pid in pids if (p := process(pid)) is not None}
     spaces: dict[int, Space] = {}
+    cookies: dict[int, int] = {}
     for pid, found in processes.items():
+        cookies[found.inode] = _cookie(f"/proc/{pid}/ns/net")
         _look_into(
             spaces, found.inode, ("nsenter", "-t", str(pid), "-n"), f"the network namespace of process {pid}", unseen
         )
     for ns in namespaces:
         inode = handles.get(ns.name, 0)
+        cookies[inode] = _cookie(f"{NETNS_DIR}/{ns.name}")
         _look_into(
             spaces, inode, ("nsenter", f"--net={NETNS_DIR}/{ns.name}"), f"the network namespace {ns.name!r}", unseen
         )
@@ -44,6 +54,7 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: b
         boot_id=boot_id(),
         handles=handles,
         spaces=spaces,
+        cookies=cookies,
         rules=facts.parse_rules(saved or ""),
         policies=facts.parse_policies(saved or ""),
         hooks=_hooks() if hooks else (),
@@ -54,6 +65,12 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: b
         rules_seen=saved is not None,
         tools=frozenset(tool for tool in OPTIONAL if shutil.which(tool)),
     )
+
+
+def alive(pids: Iterable[int]) -> Facts:
+    """What tells whether processes and handles are still there, and no more: quick."""
+    processes = {p.pid: p for pid in pids if (p := process(pid)) is not None}
+    return Facts(boot_id=boot_id(), handles=look_at_handles(), processes=processes)
 
 
 def process(pid: int) -> Process | None:
@@ -72,12 +89,32 @@ def process(pid: int) -> Process | None:
     return facts.parse_process(pid, stat, status, inode)
 
 
-def netns_inode(name: str) -> int | None:
-    """The inode of a handle in /run/netns; None where there is none."""
+def netns_at(name: str) -> Netns | None:
+    """Where a handle in /run/netns leads; None where there is none."""
+    path = f"{NETNS_DIR}/{name}"
     try:
-        return os.stat(f"{NETNS_DIR}/{name}").st_ino
+        return Netns(name, os.stat(path).st_ino, _cookie(path))
     except OSError:
         return None
+
+
+def _cookie(path: str) -> int:
+    """The cookie of a namespace that can be entered; 0 where it cannot, and before Linux 5.14.
+
+    A thread enters it, makes a socket there, asks, and ends: a thread's namespace is its own (setns(2)).
+    """
+    found = [0]
+
+    def ask() -> None:
+        with suppress(OSError), open(path) as handle:
+            if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _CLONE_NEWNET) == 0:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
+                    found[0] = int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asking.join()
+    return found[0]
 
 
 def read_sysctl(key: str) -> str | None:
@@ -101,7 +138,11 @@ def own_namespace() -> int:
 
 
 def _space(where: tuple[str, ...]) -> Space:
-    return facts.parse_space(*(spawn((*where, *asked)) for asked in (facts.OBJECTS, facts.ROUTES, facts.POLICY)))
+    answers = [spawn((*where, *asked)) for asked in (facts.OBJECTS, facts.ROUTES, facts.POLICY)]
+    try:
+        return facts.parse_space(*answers)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CommandFailed(shell_line((*where, *facts.OBJECTS)), 0, f"what it says cannot be read: {error}") from None
 
 
 def _look_into(spaces: dict[int, Space], inode: int, where: tuple[str, ...], what: str, unseen: list[str]) -> None:
@@ -139,7 +180,11 @@ def look_at_handles() -> dict[str, int]:
         names = os.listdir(NETNS_DIR)
     except OSError:
         return {}
-    return {name: netns_inode(name) or 0 for name in names}
+    found = dict.fromkeys(names, 0)  # one that leads nowhere is there, too
+    for name in names:
+        with suppress(OSError):
+            found[name] = os.stat(f"{NETNS_DIR}/{name}").st_ino
+    return found
 
 
 def _sysctls() -> dict[str, str]:

@@ -7,11 +7,15 @@ import errno
 import fcntl
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from netwrap.errors import BadInput, StateFailed
+
+ROOM = 512 * 1024
+"""Bytes: a thousand steps of a journal, twice, as SQLite keeps what it overwrites (sqlite.org/atomiccommit.html)."""
 
 Waiting = Callable[[str], AbstractContextManager[None]]
 
@@ -41,6 +45,12 @@ def refuse_writable_by_others(path: Path) -> None:
             f"state {path} may be written by others than its owner, or is somebody else's",
             f"ls -ld {path}  # who; where it is right otherwise: chmod go-w {path}",
         )
+
+
+def make_sure_of_room(directory: Path) -> None:
+    """Takes as much of the disk as a journal may need, and gives it back. Errors: OSError where it is full."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        os.posix_fallocate(file.fileno(), 0, ROOM)
 
 
 def unusable(directory: Path, error: OSError) -> StateFailed:

@@ -16,45 +16,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from netwrap import codec, statedir
+from netwrap import codec, schema, statedir
 from netwrap.errors import BadInput, StateFailed
 from netwrap.model import Container, Endpoint, Network, NetworkLink, Publication, State
 from netwrap.steps import NO_ROW, Object, Step
 from netwrap.undo import SHARED, Entry, Operation
 
-VERSION = 1
 FILE = "netwrap.db"
-
-_SCHEMA = """
-CREATE TABLE operation (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at REAL NOT NULL,                 -- seconds since the epoch
-    title TEXT NOT NULL,
-    kind TEXT NOT NULL,               -- build | teardown
-    state TEXT NOT NULL,              -- running | done | rolled back | undone | failed
-    command TEXT NOT NULL,            -- the line that the user typed
-    removes TEXT NOT NULL             -- a teardown's objects, as JSON
-);
-CREATE TABLE step (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    op INTEGER NOT NULL REFERENCES operation,
-    undone_by INTEGER REFERENCES operation,
-    owner TEXT NOT NULL,              -- the object that it belongs to
-    state TEXT NOT NULL,              -- begun | done | undoing | undone
-    data TEXT NOT NULL                -- do, undo, probe and why, as JSON
-);
-CREATE INDEX step_owner ON step (owner, state);
-CREATE INDEX step_op ON step (op);
-CREATE TABLE object (
-    owner TEXT PRIMARY KEY,           -- network:NAME, container:NAME, endpoint:NAME/NETWORK, port:NAME/NETWORK/SPEC
-    seq INTEGER NOT NULL,             -- the order of their making
-    op INTEGER NOT NULL REFERENCES operation,
-    kind TEXT NOT NULL,
-    data TEXT NOT NULL
-);
-CREATE TABLE ipam (network TEXT PRIMARY KEY, last TEXT NOT NULL);
-CREATE TABLE machine (boot_id TEXT NOT NULL, netns INTEGER NOT NULL);
-"""
 
 
 class Store:
@@ -64,11 +32,12 @@ class Store:
         self.directory = directory
         self.path = directory / FILE
         self._is_new = False
+        self.migrated_from: int | None = None
         with self._errors():
             if write:
                 statedir.prepare(directory)
             self._db = self._open(write)
-            self._check()
+            self._migrate(self._check(), write)
 
     def _open(self, write: bool) -> sqlite3.Connection:
         if not self.path.exists():  # the file is made with the first operation: what is refused leaves none
@@ -94,14 +63,31 @@ class Store:
     def _with_schema(self, name: str) -> sqlite3.Connection:
         with statedir.readable_by_all():
             db = self._connect(name)
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            schema.bring_up(db, 0)
         return db
 
-    def _check(self) -> None:
+    def _migrate(self, version: int, write: bool) -> None:
+        """Brings an older file to the version of today, and keeps a copy; who only reads does so in memory."""
+        if version == schema.VERSION:
+            return
+        if write:
+            copy = self.path.with_name(f"{FILE}.v{version}")
+            with statedir.readable_by_all(), contextlib.closing(self._connect(f"{copy}.new")) as db:
+                self._db.backup(db)
+            os.replace(f"{copy}.new", copy)
+            self.migrated_from = version
+        else:
+            memory = self._connect(":memory:")
+            self._db.backup(memory)
+            self._db.close()
+            self._db = memory
+        schema.bring_up(self._db, version)
+
+    def _check(self) -> int:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
+        if version > schema.VERSION:
             raise BadInput(
-                f"state file {self.path} is of version {version}; this netwrap knows up to {VERSION}",
+                f"state file {self.path} is of version {version}; this netwrap knows up to {schema.VERSION}",
                 "netwrap --state-dir DIR …  # another state; or use the newer netwrap",
             )
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -110,6 +96,7 @@ class Store:
         answer = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if answer != "ok":
             raise sqlite3.DatabaseError(answer)
+        return int(version)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -182,14 +169,20 @@ class Store:
     def begin(
         self, title: str, kind: str, machine: tuple[str, int], command: str = "", removes: Iterable[str] = ()
     ) -> int:
-        """Writes down that an operation begins; gives its number. `command` is the line that the user typed."""
+        """Writes down that an operation begins; gives its number. `command` is the line that the user typed.
+
+        Errors: StateFailed where there is no room for its journal: nothing is begun then.
+        """
+        with self._errors():
+            statedir.make_sure_of_room(self.directory)
         if self._is_new:
             with self._errors():
                 self._db, self._is_new = self._with_schema(str(self.path)), False
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO operation (at, title, kind, state, command, removes) VALUES (?, ?, ?, 'running', ?, ?)",
-                (time.time(), title, kind, command, json.dumps(sorted(removes))),
+                "INSERT INTO operation (at, title, kind, state, command, removes, boot_id)"
+                " VALUES (?, ?, ?, 'running', ?, ?, ?)",
+                (time.time(), title, kind, command, json.dumps(sorted(removes)), machine[0]),
             )
             self._db.execute("DELETE FROM machine")
             self._db.execute("INSERT INTO machine VALUES (?, ?)", machine)
@@ -225,6 +218,12 @@ class Store:
                     "INSERT INTO step (op, owner, state, data) VALUES (?, ?, 'begun', ?)",
                     (op, step.owner, codec.dump_step(step)),
                 )
+                if step.mends is not None:
+                    self._db.execute(
+                        "UPDATE step SET mended_by = step.op, op = old.op, place = coalesce(old.place, old.id)"
+                        " FROM (SELECT * FROM step WHERE id = ?) AS old WHERE step.id = ?",
+                        (step.mends, cursor.lastrowid),
+                    )
                 assert cursor.lastrowid is not None
                 rows.append(cursor.lastrowid)
         return rows
@@ -269,13 +268,16 @@ class Store:
         with self._errors():
             if owners is not None:
                 wanted = set(owners)
-                standing = self._db.execute("SELECT * FROM step WHERE state != 'undone' ORDER BY id")
+                standing = self._db.execute(f"{_STEPS} WHERE step.state != 'undone' {_IN_ORDER}")
                 rows = [row for row in standing if row["owner"] in wanted]
             else:
-                rows = self._db.execute(
-                    "SELECT * FROM step WHERE op = ? OR undone_by = ? ORDER BY id", (op, op)
-                ).fetchall()
-            return [Entry(r["id"], r["op"], r["state"], codec.load_step(r["data"], r["owner"])) for r in rows]
+                rows = self._db.execute(f"{_STEPS} WHERE ran = ?1 OR undone_by = ?1 {_IN_ORDER}", (op,)).fetchall()
+            return [
+                Entry(
+                    r["id"], r["ran"], r["state"], codec.load_step(r["data"], r["owner"]), r["boot_id"], r["place"] or 0
+                )
+                for r in rows
+            ]
 
     def owners_of(self, op: int) -> frozenset[str]:
         """The objects that an operation was asked to make and that still stand; shared ones do not count."""
@@ -311,6 +313,13 @@ class Store:
             rows = self._db.execute("SELECT DISTINCT op FROM step WHERE undone_by = ? AND op != ?", (op, op)).fetchall()
         wanted = {row["op"] for row in rows}
         return [found for found in self.operations() if found.id in wanted]
+
+
+_STEPS = (
+    "SELECT step.*, coalesce(mended_by, op) AS ran, operation.boot_id FROM step"
+    " JOIN operation ON operation.id = coalesce(mended_by, op)"
+)
+_IN_ORDER = "ORDER BY coalesce(place, step.id), step.id"
 
 
 def _uri(path: Path) -> str:

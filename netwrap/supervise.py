@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from netwrap import app, plan
+from netwrap import app, plan, upkeep
 from netwrap.app import Target
 from netwrap.attend import Attended, handling, pidfd
 from netwrap.desk import Mode, changing, reading, talk
@@ -87,12 +87,14 @@ def _container(made: Plan) -> Container:
 def _build(mode: Mode, wish: ConnectWish) -> str:
     """Makes the namespace and puts it on the network. Two looks: the second plan knows the namespace's inode."""
     with changing(mode, f"run on {wish.network}") as desk:
+        upkeep.clear(desk)
         whole = plan.connect(wish, desk.look(), desk.state())
         container = _container(whole)
         with desk.operation(replace(whole, title=f"run {container.name} on {wish.network}")) as op:
             desk.run(op, replace(whole, steps=whole.steps[:1], makes=(), already=()), ends=False)
             seen = desk.look(inside=[Netns(container.name, 0)], hooks=bool(wish.ports))
-            container = replace(container, inode=seen.handles[container.name])
+            inode = seen.handles[container.name]
+            container = replace(container, inode=inode, cookie=seen.cookies[inode])
             desk.run(op, plan.connect(wish, seen, desk.state(), container))
         return container.name
 

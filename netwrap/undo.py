@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from netwrap.facts import Facts, holds, same_rule
+from netwrap.facts import Facts, holds, renamed, same_rule
 from netwrap.steps import NO_ROW, Plan, Probe, Step, conntrack, iptables, is_undone_last
 
 SHARED = frozenset({"host", "container", "published", "hairpin", "replies"})
@@ -27,12 +27,22 @@ class Operation:
 
 @dataclass(frozen=True)
 class Entry:
-    """A step as the journal has it; `state` is begun, done, undoing or undone."""
+    """A step as the journal has it; `state` is begun, done, undoing or undone.
+
+    `op` is the operation that ran it, in the boot `boot`; `place` is where it stands among the others, 0 is by its id.
+    """
 
     id: int
     op: int
     state: str
     step: Step
+    boot: str = ""
+    place: int = 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Where it stands among the others."""
+        return (self.place or self.id, self.id)
 
 
 def needs(owner: str) -> tuple[str, ...]:
@@ -97,11 +107,17 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
     ours = {e.step.probe for e in entries}
     steps: list[Step] = []
     already: list[str] = []
-    for entry in sorted(entries, key=lambda e: (is_undone_last(e.step), -e.id)):
+    for entry in sorted(entries, key=lambda e: (not is_undone_last(e.step), *e.order), reverse=True):
         if entry.state == "undone" or entry.step.undo is None:
             continue
         if is_undone_last(entry.step) and conntrack.TOOL not in seen.tools:
             already.append(f"conntrack is not installed any more: {entry.step.undo.text()} is left out")
+            continue
+        if entry.step.do.argv[0] == "sysctl" and entry.boot not in ("", seen.boot_id):
+            already.append(f"set before the last boot, and whoever sets it now is not netwrap: {entry.step.do.text()}")
+            continue
+        if entry.step.kind == "link add" and (other := renamed(entry.step.probe, seen)) is not None:
+            steps.append(_under_its_name(inverse(entry), other.name))
             continue
         if holds(entry.step.probe, seen) is False:
             already.append(f"gone already: {entry.step.do.text()}")
@@ -122,6 +138,12 @@ def _strangers_rules(chain: Step, ours: set[Probe], seen: Facts) -> Iterator[Ste
         else:
             step = iptables.of_a_stranger(table, name, rule)
             yield replace(step, owner=chain.owner, inverts=NO_ROW)
+
+
+def _under_its_name(step: Step, name: str) -> Step:
+    """The removal of a link that somebody has renamed."""
+    do = replace(step.do, argv=(*step.do.argv[:-1], name))
+    return replace(step, do=do, probe=replace(step.probe, key=(name, *step.probe.key[1:])))
 
 
 def inverse(entry: Entry) -> Step:

@@ -67,7 +67,7 @@ def test_a_restore_script_has_one_block_a_table_in_the_order_of_the_commands() -
 def test_no_command_runs_in_a_namespace_whose_handle_leads_elsewhere(
     runner: type[Shell], world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute, "netns_inode", lambda _: 99)
+    monkeypatch.setattr(execute, "netns_at", lambda name: Netns(name, 99))
     ns = Netns("bird2", 7)
     steps = [link.set_up("lo", "", "", ns), addr.add("lo", "", "127.0.0.1/8", "", ns)]
     with pytest.raises(CommandFailed, match="does not lead to"):

@@ -8,7 +8,7 @@ import pytest
 
 from netwrap import firewall
 from netwrap.facts import Facts, Hook, Space, parse_policies, parse_rules
-from netwrap.model import published_port
+from netwrap.parse import published_port
 
 UFW = """
 *filter

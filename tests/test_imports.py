@@ -20,38 +20,42 @@ MAY_IMPORT = {
     "": set(),
     "errors": set(),
     "model": {"errors"},
+    "parse": {"model", "errors"},
     "ipam": {"errors"},
     "steps": {"model"},
     "facts": {"steps", "model"},
     "undo": {"facts", "steps"},
     "health": {"undo", "facts", "model"},
-    "mend": {"undo", "facts", "steps", "model"},
+    "foresee": {"facts", "steps"},
     "firewall": {"facts", "steps", "model"},
-    "drift": {"mend", "firewall", "health", "undo", "facts", "steps", "model"},
+    "drivers": {"steps", "facts", "model", "errors"},
+    "mend": {"drivers", "foresee", "health", "undo", "facts", "steps", "model", "errors"},
+    "drift": {"foresee", "mend", "firewall", "health", "undo", "facts", "steps", "model"},
     "doctor": {"drift", "firewall", "undo", "facts", "steps", "model"},
     "check": {"drift", "mend", "firewall", "health", "undo", "facts", "steps", "model"},
-    "drivers": {"steps", "facts", "model", "errors"},
     "plan": {"drivers", "firewall", "steps", "ipam", "facts", "model", "errors"},
     "codec": {"steps", "model"},
+    "schema": set(),
     "views": {"undo", "facts", "steps", "model"},
     "init": set(),  # it runs inside a container: nothing of netwrap's is there with it
     "spawn": {"init", "steps", "errors"},  # of steps: shell_line, how a command is written in an error
     "look": {"spawn", "facts", "steps", "model", "errors"},
-    "execute": {"look", "spawn", "facts", "steps", "model", "errors"},  # of look: what an exit code cannot tell
+    "execute": {"look", "spawn", "facts", "steps", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
-    "store": {"statedir", "codec", "undo", "steps", "model", "errors"},
+    "store": {"statedir", "schema", "codec", "undo", "steps", "model", "errors"},
     "desk": {
-        *("store", "statedir", "execute", "spawn", "look", "undo"),
+        *("store", "statedir", "schema", "execute", "spawn", "look", "undo", "mend", "foresee"),
         *("views", "facts", "steps", "model", "errors"),
     },
+    "upkeep": {"desk", "mend", "health", "look", "undo", "views", "facts", "model", "errors"},
     "attend": {"init"},
     "app": {
-        *("desk", "plan", "health", "look", "spawn", "undo", "views", "facts", "model", "errors"),
+        *("upkeep", "desk", "plan", "health", "look", "spawn", "undo", "views", "facts", "model", "errors"),
         "init",  # the signals that Python ignores: `exec` becomes the command
         "drivers",  # their names, for completion
         "steps",  # shell_line: a hint that is a command
     },
-    "supervise": {"app", "attend", "desk", "plan", "spawn", "look", "views", "steps", "model", "errors"},
+    "supervise": {"app", "upkeep", "attend", "desk", "plan", "spawn", "look", "views", "steps", "model", "errors"},
     "peer": set(),
     "sandbox": {"init", "attend", "spawn", "errors"},
     "demo": {"sandbox", "app", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
@@ -61,10 +65,10 @@ MAY_IMPORT = {
         *("undo", "facts", "model", "errors"),
     },
     "cli": {
-        *("app", "supervise", "checkup", "sandbox", "demo"),
+        *("app", "supervise", "upkeep", "checkup", "sandbox", "demo"),
         "desk",  # Mode: how a command is to be carried out
         "plan",  # the wishes
-        *("views", "model", "errors", ""),
+        *("views", "parse", "model", "errors", ""),
     },
     "__main__": {"cli"},
 }
@@ -72,6 +76,7 @@ MAY_IMPORT = {
 PURE = (
     "errors",
     "model",
+    "parse",
     "facts",
     "steps",
     "ipam",
@@ -79,6 +84,7 @@ PURE = (
     "plan",
     "undo",
     "health",
+    "foresee",
     "mend",
     "firewall",
     "drift",
@@ -211,7 +217,7 @@ def test_typer_is_known_to_the_command_line_alone() -> None:
 
 
 def test_sqlite_is_known_to_the_store_alone() -> None:
-    assert set(_importers("sqlite3")) == {"store"}
+    assert set(_importers("sqlite3")) == {"schema", "store"}
 
 
 def test_nothing_is_spawned_past_sh() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netwrap import model
+from netwrap import model, parse
 from netwrap.errors import BadInput
 from netwrap.model import Container, Endpoint, Network, Publication, PublishedPort, State
 
@@ -18,20 +18,20 @@ BAD_NAMES = ["", "-a", ".a", "_a", "a/b", "..", "a b", "a\n", "\n", "%d", "é", 
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
 def test_a_good_name_is_taken_as_it_is(name: str) -> None:
-    assert model.network_name(name) == model.container_name(name) == name
+    assert parse.network_name(name) == parse.container_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["0", "64560", "00", "1" * 63])
 def test_digits_alone_are_a_networks_name_and_no_containers(name: str) -> None:
-    assert model.network_name(name) == name
+    assert parse.network_name(name) == name
     with pytest.raises(BadInput, match="looks like a pid") as caught:
-        model.container_name(name)
+        parse.container_name(name)
     assert repr(name) in caught.value.message
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_bad_name_is_refused_with_the_name_in_the_message(name: str) -> None:
-    for check in (model.network_name, model.container_name):
+    for check in (parse.network_name, parse.container_name):
         with pytest.raises(BadInput) as caught:
             check(name)
         assert repr(name) in caught.value.message
@@ -41,17 +41,17 @@ def test_a_bad_name_is_refused_with_the_name_in_the_message(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in BAD_NAMES if name != "a" * 64] + ["a" * 16])
 def test_a_bad_interface_name_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="interface name"):
-        model.link_name(name)
+        parse.link_name(name)
 
 
 def test_an_interface_name_has_up_to_15_characters() -> None:
-    assert model.link_name("a" * 15) == "a" * 15
+    assert parse.link_name("a" * 15) == "a" * 15
 
 
 @given(st.text(max_size=20))
 def test_no_name_that_is_taken_could_be_a_path_an_option_or_a_pattern(name: str) -> None:
     try:
-        model.network_name(name)
+        parse.network_name(name)
     except BadInput:
         return
     assert name.isascii()
@@ -73,7 +73,7 @@ def test_macs_are_local_unicast_and_differ_by_address_and_by_end(one: int, other
     macs = {model.mac_of(kind, IPv4Address(n)) for kind in kinds for n in (one, other)}
     assert len(macs) == 3 * len({one, other})
     for mac in macs:
-        assert model.mac_address(mac) == mac
+        assert parse.mac_address(mac) == mac
         assert int(mac[:2], 16) & 3 == 2  # locally administered, not a group (IEEE 802)
 
 
@@ -85,7 +85,7 @@ def test_names_that_follow_from_words_are_the_same_each_time_and_differ_by_word(
 
 @pytest.mark.parametrize("mac", ["0A:6e:00:00:00:01", "02:00:00:00:00:00"])
 def test_a_mac_is_taken_in_lower_case(mac: str) -> None:
-    assert model.mac_address(mac) == mac.lower()
+    assert parse.mac_address(mac) == mac.lower()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_mac_is_taken_in_lower_case(mac: str) -> None:
 )
 def test_a_mac_that_no_link_can_have_is_refused(mac: str) -> None:
     with pytest.raises(BadInput, match="no unicast MAC"):
-        model.mac_address(mac)
+        parse.mac_address(mac)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_mac_that_no_link_can_have_is_refused(mac: str) -> None:
     ],
 )
 def test_the_host_bits_of_a_subnet_name_the_gateway(text: str, net: str, gateway: str | None) -> None:
-    assert model.subnet(text) == (IPv4Network(net), gateway and IPv4Address(gateway))
+    assert parse.subnet(text) == (IPv4Network(net), gateway and IPv4Address(gateway))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_the_host_bits_of_a_subnet_name_the_gateway(text: str, net: str, gateway
 )
 def test_a_bad_subnet_is_refused_and_says_why(text: str, why: str) -> None:
     with pytest.raises(BadInput, match=why) as caught:
-        model.subnet(text)
+        parse.subnet(text)
     assert repr(text) in caught.value.message
     assert caught.value.hint.startswith("netwrap network create --subnet ")
 
@@ -146,7 +146,7 @@ def test_a_bad_subnet_is_refused_and_says_why(text: str, why: str) -> None:
 @pytest.mark.parametrize("text", ["10.0.0.5/25", "ten", "fd00::/64", ""])
 def test_a_bad_range_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="is no IPv4 CIDR"):
-        model.address_range(text)
+        parse.address_range(text)
 
 
 def test_a_host_has_neither_the_networks_address_nor_the_broadcast() -> None:
@@ -174,9 +174,9 @@ SPECS = [
 def test_a_port_is_told_in_the_words_of_the_command_line_and_of_iptables(
     text: str, spec: str, dport: str, destination: str
 ) -> None:
-    port = model.published_port(text)
+    port = parse.published_port(text)
     assert (port.spec, port.dport, port.destination(IPv4Address("10.0.0.2"))) == (spec, dport, destination)
-    assert model.published_port(port.spec) == port
+    assert parse.published_port(port.spec) == port
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_port_is_told_in_the_words_of_the_command_line_and_of_iptables(
 )
 def test_a_bad_port_is_refused_with_what_was_given(text: str) -> None:
     with pytest.raises(BadInput) as caught:
-        model.published_port(text)
+        parse.published_port(text)
     assert caught.value.exit_code == 2
     assert any(part in caught.value.message for part in (repr(text), repr(text.split(":")[0])))
 
@@ -216,18 +216,18 @@ def test_two_ports_clash_where_both_want_one_port_of_one_address(one: PublishedP
 
 @given(ports)
 def test_every_port_is_read_back_from_its_spec(port: PublishedPort) -> None:
-    assert model.published_port(port.spec) == port
+    assert parse.published_port(port.spec) == port
 
 
 def test_only_a_loopback_address_is_for_the_host_alone() -> None:
-    assert model.published_port("127.0.0.2:80:80").host_only
-    assert not model.published_port("80:80").host_only
-    assert not model.published_port("192.168.1.10:80:80").host_only
+    assert parse.published_port("127.0.0.2:80:80").host_only
+    assert not parse.published_port("80:80").host_only
+    assert not parse.published_port("192.168.1.10:80:80").host_only
 
 
 NET = Network("n", "bridge", IPv4Network("10.0.0.0/24"), IPv4Address("10.0.0.1"), "n", 1500)
 ENDPOINT = Endpoint("c", "n", IPv4Address("10.0.0.2"), "m", "eth0", "v", "vm", "p")
-PORT = model.published_port("8080:80")
+PORT = parse.published_port("8080:80")
 
 
 def test_each_object_is_the_owner_of_its_steps() -> None:

@@ -13,7 +13,8 @@ from toykernel import ToyKernel
 from netwrap import plan
 from netwrap.errors import BadInput
 from netwrap.facts import OBJECTS, ROUTES, RULES, Facts
-from netwrap.model import Container, Endpoint, Network, State, mac_of, subnet
+from netwrap.model import Container, Endpoint, Network, State, mac_of
+from netwrap.parse import subnet
 from netwrap.plan import ConnectWish, NetworkWish
 from netwrap.steps import Plan
 

@@ -14,10 +14,12 @@ import pytest
 from test_codec import CONTAINER, ENDPOINT, NET, OBJECTS, STEPS
 from toykernel import ToyKernel
 
+from netwrap import statedir
 from netwrap.errors import BadInput, NetwrapError
 from netwrap.model import Container
+from netwrap.schema import VERSION
 from netwrap.steps import Step, iptables
-from netwrap.store import FILE, VERSION, Store
+from netwrap.store import FILE, Store
 from netwrap.undo import Entry
 
 MACHINE = ("boot", 4026531840)
@@ -162,7 +164,7 @@ def test_the_version_is_in_the_file(opened: Store) -> None:
     opened.begin("build", "build", MACHINE)
     opened.close()
     with sqlite3.connect(opened.path) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,) == (1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,) == (2,)
 
 
 def _with_one_operation(directory: Path) -> Store:
@@ -202,7 +204,7 @@ def test_a_file_that_is_not_ours_to_use_is_refused_and_not_touched(how: str, wri
     with pytest.raises(BadInput) as caught:
         Store(path.parent, write=write)
     assert str(path) in caught.value.message
-    assert ("version 2" if how == "newer" else "corrupt") in caught.value.message
+    assert (f"version {VERSION + 1}" if how == "newer" else "corrupt") in caught.value.message
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == [FILE]
 
@@ -369,3 +371,14 @@ def test_a_journal_of_a_real_rule_tells_its_probe_after_a_crash(opened: Store) -
     kernel.do(entry.step.do)
     assert isinstance(entry, Entry)
     assert entry.step == step
+
+
+def test_without_room_for_a_journal_nothing_is_begun(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(statedir.os, "posix_fallocate", full)
+    with pytest.raises(NetwrapError) as caught:
+        opened.begin("build", "build", MACHINE)
+    assert "No space left on device" in caught.value.message
+    assert opened.operations() == []

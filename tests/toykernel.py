@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Interface
+from itertools import count
 from typing import Any
 
 from toyspace import Namespace, ToyLink, change_route, change_rule
@@ -30,6 +31,8 @@ class ToyKernel:
 
     def __init__(self) -> None:
         self.namespaces = {HOST: Namespace()}
+        self.cookies: dict[int, int] = {}
+        """Of every namespace, by its inode: given once, where an inode is given again."""
         self.handles: dict[str, int] = {}
         self.processes = {1: Process(1, 10, HOST, 1)}
         self.tables = Tables()
@@ -44,7 +47,7 @@ class ToyKernel:
         """Every process that was started."""
         self.around: Callable[[Callable[[], None]], None] = lambda change: change()
         """What happens at each change: the place for a failure or a death."""
-        self._next_inode = 4026532500
+        self._next_cookie = 4096
         for pid in (64560, 64561, 64562):
             self.processes[pid] = Process(pid, pid * 10, self._new_namespace(), pid)
         self.processes[64570] = Process(64570, 645700, self.processes[64560].inode, 64560)
@@ -69,6 +72,7 @@ class ToyKernel:
             boot_id=self.boot_id,
             handles=dict(self.handles),
             spaces={i: self._space(self.namespaces[i]) for i in inodes if i in self.namespaces},
+            cookies={i: self.cookies[i] for i in inodes if i in self.cookies},
             rules={place: tuple(rules) for place, rules in self.tables.chains.items()},
             sysctls=dict(self.sysctls),
             processes=processes,
@@ -114,8 +118,9 @@ class ToyKernel:
     def read_sysctl(self, key: str) -> str | None:
         return self.sysctls.get(spelt(key))
 
-    def netns_inode(self, name: str) -> int | None:
-        return self.handles.get(name)
+    def netns_at(self, name: str) -> Netns | None:
+        inode = self.handles.get(name)
+        return None if inode is None else Netns(name, inode, self.cookies.get(inode, 0))
 
     # What runs on it
 
@@ -264,6 +269,10 @@ class ToyKernel:
                 must(link.master is not None, "the toy kernel's own: it has no master")
                 link.master, link.hairpin = None, False
                 self._follow(ns)
+            case ["name", name]:
+                must(not link.up, "RTNETLINK answers: Device or resource busy")
+                self._must_be_free(ns, name)
+                self._rename(ns, link, name)
             case ["mtu", value]:
                 link.mtu, link.mtu_is_set = int(value), True
             case ["type", "bridge_slave", "hairpin", ("on" | "off") as value]:
@@ -277,6 +286,16 @@ class ToyKernel:
                 self._appear(target, link)
             case _:
                 raise AssertionError(f"unknown: ip link set dev {link.name} {words}")
+
+    def _rename(self, ns: Namespace, link: ToyLink, name: str) -> None:
+        old, link.name = link.name, name
+        ns.links[name] = ns.links.pop(old)
+        ns.addrs = [(name if dev == old else dev, cidr) for dev, cidr in ns.addrs]
+        for port in ns.links.values():
+            port.master = name if port.master == old else port.master
+        if ns is self.host:
+            for setting in SETTINGS:
+                self.sysctls[key_of(name, setting)] = self.sysctls.pop(key_of(old, setting))
 
     def _target(self, where: str) -> Namespace:
         """A namespace as `ip link set … netns` takes it: a handle, or a pid."""
@@ -326,9 +345,10 @@ class ToyKernel:
                 raise AssertionError(f"unknown: ip netns {words}")
 
     def _new_namespace(self) -> int:
-        self._next_inode += 1
-        self.namespaces[self._next_inode] = Namespace()
-        return self._next_inode
+        inode = next(n for n in count(4026532501) if n not in self.namespaces)
+        self._next_cookie += 1
+        self.namespaces[inode], self.cookies[inode] = Namespace(), self._next_cookie
+        return inode
 
     def _collect(self, inode: int) -> None:
         """A namespace that nobody holds ends, and its veths end with it."""
@@ -337,7 +357,7 @@ class ToyKernel:
         for link in list(self.namespaces[inode].links.values()):
             if link.kind:
                 self._link_del(self.namespaces[inode], link)
-        del self.namespaces[inode]
+        del self.namespaces[inode], self.cookies[inode]
 
     def _sysctl(self, key: str, value: str) -> None:
         key = spelt(key)

@@ -19,7 +19,7 @@ import typer.main
 from toykernel import HOST, ToyKernel
 from toytables import Refused, split
 
-from netwrap import app, cli, desk, execute, supervise
+from netwrap import app, cli, desk, execute, supervise, upkeep
 from netwrap.desk import Desk, Mode
 from netwrap.facts import Listener
 from netwrap.model import State
@@ -64,13 +64,15 @@ class World:
         self.kernel = ToyKernel()
         self._monkeypatch = monkeypatch
         monkeypatch.setattr(execute, "spawn", lambda *a, **k: self.kernel.spawn(*a, **k))
-        monkeypatch.setattr(execute, "netns_inode", lambda name: self.kernel.netns_inode(name))
+        monkeypatch.setattr(execute, "netns_at", lambda name: self.kernel.netns_at(name))
         monkeypatch.setattr(execute, "read_sysctl", lambda key: self.kernel.read_sysctl(key))
         for module in (desk, supervise):
             monkeypatch.setattr(module, "require", lambda _: None)
-        for module in (desk, app):
+        for module in (desk, app, upkeep):
             monkeypatch.setattr(module, "look", lambda *a, **k: self.kernel.facts(*a, **k))
+        for module in (desk, app):
             monkeypatch.setattr(module, "need_root", lambda *_: None)
+        monkeypatch.setattr(upkeep, "alive", lambda pids: self.kernel.facts(pids))
         monkeypatch.setattr(desk, "boot_id", lambda: self.kernel.boot_id)
         monkeypatch.setattr(desk, "own_namespace", lambda: HOST)
         # For speed: the command line is put together once, and nothing waits for the disk.

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from netwrap import __version__
-from netwrap.cli import checkup, container, learn, log, network
+from netwrap.cli import checkup, container, learn, log, network, upkeep
 from netwrap.cli.common import DEFAULT_STATE
 from netwrap.desk import talk
 from netwrap.errors import CommandFailed, NetwrapError
@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(network.app, name="network")
-for group in (container, log, checkup, learn):
+for group in (container, log, upkeep, checkup, learn):
     group.register(app)
 
 

@@ -95,6 +95,11 @@ def complete_container(ctx: typer.Context, incomplete: str) -> list[str]:
     return [c for c in _state(ctx).containers if c.startswith(incomplete)]
 
 
+def complete_network_or_container(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of networks and containers, for the shell's completion."""
+    return complete_network(ctx, incomplete) + complete_container(ctx, incomplete)
+
+
 def complete_published(ctx: typer.Context, incomplete: str) -> list[str]:
     """SPECs of published ports, for the shell's completion."""
     name = ctx.params.get("name")

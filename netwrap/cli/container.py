@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from netwrap import app as verbs
-from netwrap import model, supervise
+from netwrap import model, parse, supervise
 from netwrap.app import Target
 from netwrap.cli.common import (
     Json,
@@ -74,10 +74,10 @@ def connect(
         )
     wish = ConnectWish(
         net,
-        name=model.container_name(name) if name is not None else None,
-        ip=model.ip_address(ip) if ip is not None else None,
-        mac=model.mac_address(mac) if mac is not None else None,
-        ifname=model.link_name(ifname) if ifname is not None else None,
+        name=parse.container_name(name) if name is not None else None,
+        ip=parse.ip_address(ip) if ip is not None else None,
+        mac=parse.mac_address(mac) if mac is not None else None,
+        ifname=parse.link_name(ifname) if ifname is not None else None,
         ports=_ports(publish or [], allow_from),
     )
     if hold and pid is not None:
@@ -161,7 +161,7 @@ def run(
     """Run a command in new net, mount, pid and uts namespaces; its network is taken down at its end."""
     wish = ConnectWish(
         net,
-        name=model.container_name(name) if name is not None else None,
+        name=parse.container_name(name) if name is not None else None,
         ports=_ports(publish or [], allow_from),
     )
     raise typer.Exit(supervise.run(m, wish, command, detach=detach))
@@ -177,12 +177,12 @@ def exec_(
 
 
 def _ports(specs: list[str], allow_from: list[str] | None = None) -> tuple[model.PublishedPort, ...]:
-    allowed = tuple(dict.fromkeys(model.allowed(cidr) for cidr in allow_from or ()))
+    allowed = tuple(dict.fromkeys(parse.allowed(cidr) for cidr in allow_from or ()))
     if allowed and not specs:
         raise BadInput("--allow-from is about published ports, and there is none", "netwrap publish --help")
     if any(net.prefixlen == 0 for net in allowed):  # everybody, which is what no --allow-from says
         allowed = ()
-    return tuple(replace(model.published_port(spec), allow_from=allowed) for spec in specs)
+    return tuple(replace(parse.published_port(spec), allow_from=allowed) for spec in specs)
 
 
 def register(app: typer.Typer) -> None:

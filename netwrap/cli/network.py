@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from netwrap import app as verbs
-from netwrap import model
+from netwrap import parse
 from netwrap.cli.common import Json, changes, complete_driver, complete_linked, complete_network, mode
 from netwrap.desk import Mode
 from netwrap.plan import NetworkWish
@@ -35,14 +35,14 @@ def create(
     internal: Annotated[bool, typer.Option("--internal", help="No way out, and no published ports.")] = False,
 ) -> None:
     """Create a network: a bridge with the gateway's address, forwarding rules and a way out."""
-    model.network_name(name)
-    net, host_bits = model.subnet(subnet) if subnet is not None else (None, None)
+    parse.network_name(name)
+    net, host_bits = parse.subnet(subnet) if subnet is not None else (None, None)
     wish = NetworkWish(
         name,
         driver,
         net,
-        model.ip_address(gateway, "gateway") if gateway is not None else host_bits,
-        model.address_range(ip_range) if ip_range is not None else None,
+        parse.ip_address(gateway, "gateway") if gateway is not None else host_bits,
+        parse.address_range(ip_range) if ip_range is not None else None,
         mtu,
         internal,
     )

@@ -19,5 +19,5 @@ def refuse_down(network: Network, seen: Facts) -> None:
     if network.bridge not in seen.host.links:
         raise NetwrapError(
             f"network {network.name!r} is down: its bridge {network.bridge} is gone",
-            f"netwrap network remove --force {network.name}, then create it again",
+            f"netwrap repair {network.name}",
         )

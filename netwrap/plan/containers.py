@@ -126,7 +126,7 @@ def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) ->
         )
     for known in state.containers.values():
         if _is_same(found, known):
-            if known.ours and seen.handles.get(known.name) != known.inode:
+            if known.ours and not known.netns.is_same(seen.handle(known.name)):
                 raise BadInput(
                     f"{known.name} is half gone: /run/netns/{known.name} is not its namespace any more",
                     f"netwrap disconnect {known.name}",
@@ -154,7 +154,7 @@ def _is_same(found: Container, known: Container) -> bool:
     if found.boot_id != known.boot_id:
         return False
     if found.inode:
-        return found.inode == known.inode
+        return found.netns.is_same(known.netns)
     return found.pid is not None and (found.pid, found.starttime) == (known.pid, known.starttime)
 
 
@@ -165,7 +165,8 @@ def _by_pid(pid: int, name: str | None, seen: Facts) -> Container:
     if process.tgid != pid:
         raise BadInput(f"{pid} is a thread of process {process.tgid}", f"netwrap connect --pid {process.tgid} …")
     name = name or f"c-{digest(seen.boot_id, pid, process.starttime)}"
-    return Container(name, process.inode, True, pid, process.starttime, seen.boot_id)
+    cookie = seen.cookies.get(process.inode, 0)
+    return Container(name, process.inode, True, pid, process.starttime, seen.boot_id, cookie)
 
 
 def _by_netns(handle: str, name: str | None, seen: Facts) -> Container:
@@ -176,7 +177,8 @@ def _by_netns(handle: str, name: str | None, seen: Facts) -> Container:
             f"name {name!r}: with --netns the container is called {handle!r}",
             f"netwrap connect --netns {handle} --net NETWORK",
         )
-    return Container(handle, seen.handles[handle], ours=False, boot_id=seen.boot_id)
+    inode = seen.handles[handle]
+    return Container(handle, inode, ours=False, boot_id=seen.boot_id, cookie=seen.cookies.get(inode, 0))
 
 
 def _handle(container: Container) -> Step:

@@ -59,7 +59,8 @@ class Probe:
 class Step:
     """One change: how to make it, take it back, see whether it holds, and why it is made.
 
-    `owner` is the object it belongs to; `inverts` is the journal's number of the step that it takes back.
+    `owner` is the object it belongs to; `inverts` and `mends` are the journal's numbers of the step that it takes
+    back, or takes the place of.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Step:
     why: str
     owner: str = ""
     inverts: int | None = None
+    mends: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Plan:
     makes: tuple[Object, ...] = ()
     removes: tuple[str, ...] = ()
     """Owners that no longer stand when the plan is done."""
+    replaces: tuple[int, ...] = ()
+    """The journal's numbers of steps that no longer stand when the plan is done: others have undone them."""
     warnings: tuple[str, ...] = ()
     """Sentences that the user should read, whatever else is left out."""
 

@@ -54,6 +54,28 @@ def set_up(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
     )
 
 
+PASSING = frozenset({"link down", "link name"})
+"""Kinds of steps that lead to another one, and are not what stands in the end."""
+
+
+def set_down(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
+    """Takes a link down that was up, for a moment."""
+    up = set_up(name, mac, why, ns)
+    assert up.undo is not None
+    return Step("link down", up.undo, up.do, Probe("passing", (name, mac), ns), why)
+
+
+def rename(old: str, new: str, mac: str, why: str, ns: Netns | None = None) -> Step:
+    """Gives a link that is down another name: not every kernel renames one that is up (net/core/dev.c)."""
+    return Step(
+        "link name",
+        Cmd(("ip", "link", "set", "dev", old, "name", new), ns),
+        Cmd(("ip", "link", "set", "dev", new, "name", old), ns),
+        Probe("link", (new, mac), ns),
+        why,
+    )
+
+
 def set_master(name: str, mac: str, bridge: str, why: str) -> Step:
     """Plugs a link that has no master into a bridge."""
     return Step(

@@ -21,6 +21,6 @@ def _handle(kind: str, words: tuple[str, ...], ns: Netns, why: str) -> Step:
         kind,
         Cmd(("ip", "netns", *words)),
         Cmd(("ip", "netns", "del", ns.name)),
-        Probe("netns", (ns.name, str(ns.inode))),
+        Probe("netns", (ns.name, str(ns.inode), str(ns.cookie))),
         why,
     )

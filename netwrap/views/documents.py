@@ -65,3 +65,22 @@ def step(number: int, found: Operation, entry: Entry) -> dict[str, Any]:
         "state": entry.state,
         "why": entry.step.why,
     }
+
+
+def status(owner: str, health: str, lost: Iterable[Entry]) -> dict[str, Any]:
+    """An object with its state and the commands of the steps that no longer hold."""
+    kind, _, name = owner.partition(":")
+    return {"object": owner, "kind": kind, "name": name, "state": health, "drift": [e.step.do.text() for e in lost]}
+
+
+def cut_off(found: Operation) -> dict[str, Any]:
+    """An operation that a crash has left half done: the next changing command deals with it."""
+    does = "finished" if found.kind == "teardown" else "rolled back"
+    said = f"{found.title} was cut off; the next changing command has it {does}"
+    return {
+        "object": f"operation:{found.id}",
+        "kind": "operation",
+        "name": str(found.id),
+        "state": "cut off",
+        "drift": [said],
+    }

@@ -1,0 +1,142 @@
+#!/usr/bin/env bats
+# Processes that end: what they leave, whose number or namespace is given again, and who clears it up.
+
+load helpers
+
+setup() {
+    host_up
+    before=$(kernel_state)
+    container
+    netwrap network create --quiet --subnet 10.0.0.1/24 a
+    standing=$(kernel_state)
+}
+teardown() { host_down; }
+
+of_host() { sed '/^== process/,$d'; }
+
+left() { netwrap ps --json | jq -r '.[] | "\(.name) \(.state)"' | paste -sd ' '; }
+
+@test "gc releases address, port, link, rules and handle of processes that have ended, and says whose" {
+    local other one=$PID
+    container
+    other=$PID
+    netwrap connect --quiet --net a --pid "$one" --name c1 -p 8080:80
+    netwrap connect --quiet --net a --pid "$other" --name c2
+    end "$one"
+    [ "$(left)" = "c1 gone c2 up" ]
+    nw gc --dry-run
+    [[ $OUT == *"ip netns del c1"* ]]
+    [ "$(left)" = "c1 gone c2 up" ]
+    nw gc
+    [ "$CODE" -eq 0 ]
+    [ "$OUT" = c1 ]
+    [ "$(left)" = "c2 up" ]
+    nw gc
+    [ "$CODE$OUT" = 0 ]
+    netwrap disconnect --quiet c2
+    end "$other"
+    same "$(of_host <<<"$standing")" "$(kernel_state | of_host)"
+}
+
+@test "connect, run, publish and remove clear away what is in their way" {
+    local one=$PID two
+    container
+    two=$PID
+    netwrap connect --quiet --net a --pid "$one" --name web --ip 10.0.0.9 -p 8080:80
+    end "$one"
+    nw connect --net a --pid "$two" --name web --ip 10.0.0.9 -p 8080:80
+    [ "$CODE" -eq 0 ]
+    [ "$OUT" = 10.0.0.9 ]
+    [[ $ERR == *"netwrap: web: the process has ended; what it left is released"* ]]
+    [ "$(left)" = "web up" ]
+    end "$two"
+    container
+    netwrap connect --quiet --net a --pid "$PID" --name other
+    [ "$(left)" = "other up" ]
+    end "$PID"
+    netwrap run --quiet --net a --name other -- true
+    container
+    netwrap connect --quiet --net a --pid "$PID" --name other
+    end "$PID"
+    netwrap network remove --quiet a # not in use
+    [ "$(netwrap network list --json)" = "[]" ]
+}
+
+@test "the dry run of a command that clears away first gives the same kernel state" {
+    local one=$PID two after
+    container
+    two=$PID
+    netwrap connect --quiet --net a --pid "$one" --name web -p 8080:80
+    end "$one"
+    netwrap connect --net a --pid "$two" --name web -p 8080:80 --dry-run 2>/dev/null >"$BATS_TEST_TMPDIR/script"
+    host cp -r /run/netwrap /run/kept
+    netwrap connect --quiet --net a --pid "$two" --name web -p 8080:80
+    after=$(kernel_state)
+    netwrap network remove --quiet --force a
+    host sh -c 'rm -r /run/netwrap'
+    netwrap network create --quiet --subnet 10.0.0.1/24 a
+    container
+    netwrap connect --quiet --net a --pid "$PID" --name web -p 8080:80
+    end "$PID"
+    host bash <"$BATS_TEST_TMPDIR/script" >/dev/null
+    same "$after" "$(kernel_state)"
+}
+
+@test "a pid that is given again is a stranger: nothing is done to it" {
+    local stranger state
+    netwrap connect --quiet --net a --pid "$PID" --name c1
+    end "$PID"
+    # The next process gets the same number (proc(5), ns_last_pid).
+    stranger=$(host bash -c "for _ in \$(seq 200); do
+        echo $((PID - 1)) >/proc/sys/kernel/ns_last_pid || exit 1
+        unshare --net sleep 100000 >/dev/null 2>&1 3>&- &
+        [ \$! = $PID ] && echo \$! && exit
+        kill \$!
+    done") || skip "pids cannot be chosen here"
+    [ "$stranger" = "$PID" ]
+    wait_for host grep -q sleep "/proc/$PID/comm"
+    state=$(at "$PID" ip -o addr)
+    [ "$(left)" = "c1 gone" ]
+    netwrap gc --quiet
+    [ "$(at "$PID" ip -o addr)" = "$state" ]
+    netwrap connect --quiet --net a --pid "$PID" --name c2
+    [ "$(left)" = "c2 up" ]
+}
+
+@test "an inode that is given again is a stranger's namespace: nothing is done in it" {
+    local inode again
+    netwrap connect --quiet --net a --pid "$PID" --name c1
+    inode=$(host stat -Lc %i /run/netns/c1)
+    host ip netns del c1
+    end "$PID"
+    for _ in $(seq 50); do
+        host ip netns add c1
+        again=$(host stat -Lc %i /run/netns/c1)
+        [ "$again" = "$inode" ] && break
+        host ip netns del c1
+    done
+    [ "$again" = "$inode" ] || skip "the kernel did not give the inode again"
+    host ip -n c1 link add name eth0 address 0a:6e:0a:00:00:02 type bridge
+    host ip -n c1 addr add 10.0.0.2/24 dev eth0
+    [ "$(left)" = "c1 gone" ]
+    netwrap disconnect --quiet c1
+    host ip -n c1 -o addr show dev eth0 | grep -q 10.0.0.2
+    [ "$(left)" = "" ]
+}
+
+@test "a supervisor of run or --hold that is killed: the next command finds what is left" {
+    background "$BATS_TEST_TMPDIR/run" run --net a --name job -- sleep 1000
+    wait_for bash -c "[ \"\$(cat $BATS_TEST_TMPDIR/run/pid)\" ]"
+    wait_for started job
+    background "$BATS_TEST_TMPDIR/hold" connect --net a --pid "$PID" --name held --hold
+    wait_for started held
+    host kill -KILL "$(cat "$BATS_TEST_TMPDIR/run/pid")" "$(cat "$BATS_TEST_TMPDIR/hold/pid")"
+    end "$PID" "$(netwrap ps --json | jq '.[] | select(.name == "job") | .pid')" # who was killed looks after neither
+    [ "$(left)" = "job gone held gone" ]
+    nw gc
+    [ "$(sort <<<"$OUT" | paste -sd ' ')" = "held job" ]
+    netwrap network remove --quiet a
+    same "$(of_host <<<"$before")" "$(kernel_state | of_host)"
+}
+
+started() { [ "$(netwrap ps --json | jq --arg name "$1" '[.[] | select(.name == $name and .state == "up" and .pid != null)] | length')" = 1 ]; }

@@ -1,0 +1,61 @@
+"""`netwrap status`, `netwrap repair` and `netwrap gc`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from netwrap import upkeep
+from netwrap.cli.common import Json, changes, complete_network_or_container, mode
+from netwrap.desk import Mode, talk
+from netwrap.views.documents import dumps
+from netwrap.views.table import table
+
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME]",
+        help="A network or a container; else all that stands.",
+        autocompletion=complete_network_or_container,
+    ),
+]
+
+
+def status(ctx: typer.Context, json: Json = False) -> None:
+    """Show every object, and each step of it that no longer holds. Exit code 1 where one does not."""
+    found, unseen = upkeep.status(mode(ctx, json=json, shows=True))
+    for sentence in unseen:
+        talk(f"not looked at: {sentence.partition(';')[0]}")
+    if json:
+        print(dumps(found))
+    else:
+        rows = []
+        for f in found:
+            rows.append([f["object"], f["state"], f["drift"][0] if f["drift"] else "-"])
+            rows += [["", "", line] for line in f["drift"][1:]]
+        print(table(("OBJECT", "STATE", "NO LONGER HOLDS"), rows))
+    raise typer.Exit(0 if all(f["state"] == "up" for f in found) else 1)
+
+
+@changes()
+def repair(m: Mode, name: Name = None) -> None:
+    """Run the steps that no longer hold: after a firewall was flushed, a link deleted, or a reboot."""
+    if not upkeep.repair(m, name) and not m.dry_run:
+        talk("nothing to repair: every step holds")
+
+
+@changes()
+def gc(m: Mode) -> None:
+    """Release what processes that have ended left: addresses, links, rules, handles. Prints the containers' names."""
+    names = upkeep.gc(m)
+    if not m.dry_run:
+        for name in names:
+            print(name)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    app.command()(status)
+    app.command()(repair)
+    app.command()(gc)

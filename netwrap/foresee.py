@@ -1,0 +1,80 @@
+"""The facts as commands will leave them, as far as the next plan asks: a dry run plans upon what it has not run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from netwrap.facts import Facts, Rule, Space, netns_of, same_rule
+from netwrap.steps import Step
+
+
+def after(seen: Facts, steps: Iterable[Step]) -> Facts:
+    """The facts with host links, handles, rules, chains and settings as the steps' commands leave them."""
+    for step in steps:
+        match step.do.argv:
+            case ("ip", "link", "del", "dev", name) if step.do.ns is None:
+                seen = replace(seen, host=_without(seen.host, name))
+            case ("ip", "link", "set", "dev", old, "down"):
+                seen = _changed(seen, step, _renamed_to(old, old))
+            case ("ip", "link", "set", "dev", old, "name", new):
+                seen = _changed(seen, step, _renamed_to(old, new))
+            case ("ip", "netns", "del", name):
+                seen = replace(seen, handles={n: inode for n, inode in seen.handles.items() if n != name})
+            case ("ip", "netns", "attach", name, _):
+                seen = replace(seen, handles={**seen.handles, name: netns_of(step.probe).inode})
+            case ("sysctl", setting):
+                key, _, value = setting.partition("=")
+                seen = replace(seen, sysctls={**seen.sysctls, key: value})
+            case ("iptables", "-w", "-t", table, how, chain, *words):
+                seen = replace(seen, rules=_rules(seen, table, how, chain, words))
+            case ("iptables", "-w", how, chain, *words):
+                seen = replace(seen, rules=_rules(seen, "filter", how, chain, words))
+    return seen
+
+
+def _changed(seen: Facts, step: Step, change: Callable[[Space], Space]) -> Facts:
+    """The facts with the namespace changed that a step works in."""
+    if step.do.ns is None:
+        return replace(seen, host=change(seen.host))
+    space = seen.space(step.do.ns)
+    return seen if space is None else replace(seen, spaces={**seen.spaces, step.do.ns.inode: change(space)})
+
+
+def _renamed_to(old: str, new: str) -> Callable[[Space], Space]:
+    """A link that is down, perhaps with another name: it keeps its addresses and loses its routes."""
+
+    def change(space: Space) -> Space:
+        gone = _without(space, old)
+        link = replace(space.links[old], name=new, up=False)
+        addrs = {(new, cidr) for name, cidr in space.addrs if name == old}
+        ports = {n: replace(li, master=new) for n, li in space.links.items() if li.master == old}
+        return replace(gone, links={**gone.links, **ports, new: link}, addrs=gone.addrs | addrs)
+
+    return change
+
+
+def _without(space: Space, name: str) -> Space:
+    """A namespace without a link, and without what was on it."""
+    return replace(
+        space,
+        links={n: replace(li, master=None) if li.master == name else li for n, li in space.links.items() if n != name},
+        addrs=frozenset(pair for pair in space.addrs if pair[0] != name),
+        routes=tuple(route for route in space.routes if route.dev != name),
+    )
+
+
+def _rules(seen: Facts, table: str, how: str, chain: str, words: list[str]) -> dict[tuple[str, str], tuple[Rule, ...]]:
+    rules = dict(seen.rules)
+    there = list(rules.pop((table, chain), ()))
+    match how:
+        case "-A":
+            there.append(tuple(words))
+        case "-I":
+            number = int(words.pop(0)) if words[0].isdigit() else 1
+            there.insert(number - 1, tuple(words))
+        case "-D":
+            found = next((rule for rule in there if same_rule(rule, tuple(words))), None)
+            if found is not None:
+                there.remove(found)
+    return rules if how == "-X" else {**rules, (table, chain): tuple(there)}

@@ -1,0 +1,52 @@
+"""The tables of the state file, version by version, and how a file of an older version is brought up to today's."""
+
+from __future__ import annotations
+
+import sqlite3
+
+_VERSIONS = (
+    """
+CREATE TABLE operation (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,                 -- seconds since the epoch
+    title TEXT NOT NULL,
+    kind TEXT NOT NULL,               -- build | teardown | repair
+    state TEXT NOT NULL,              -- running | done | rolled back | undone | failed
+    command TEXT NOT NULL,            -- the line that the user typed
+    removes TEXT NOT NULL             -- a teardown's objects, as JSON
+);
+CREATE TABLE step (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    op INTEGER NOT NULL REFERENCES operation,
+    undone_by INTEGER REFERENCES operation,
+    owner TEXT NOT NULL,              -- the object that it belongs to
+    state TEXT NOT NULL,              -- begun | done | undoing | undone
+    data TEXT NOT NULL                -- do, undo, probe and why, as JSON
+);
+CREATE INDEX step_owner ON step (owner, state);
+CREATE INDEX step_op ON step (op);
+CREATE TABLE object (
+    owner TEXT PRIMARY KEY,           -- network:NAME, container:NAME, endpoint:NAME/NETWORK, port:NAME/NETWORK/SPEC
+    seq INTEGER NOT NULL,             -- the order of their making
+    op INTEGER NOT NULL REFERENCES operation,
+    kind TEXT NOT NULL,
+    data TEXT NOT NULL
+);
+CREATE TABLE ipam (network TEXT PRIMARY KEY, last TEXT NOT NULL);
+CREATE TABLE machine (boot_id TEXT NOT NULL, netns INTEGER NOT NULL);
+""",
+    """
+ALTER TABLE operation ADD COLUMN boot_id TEXT NOT NULL DEFAULT '';
+UPDATE operation SET boot_id = coalesce((SELECT boot_id FROM machine), '');
+ALTER TABLE step ADD COLUMN mended_by INTEGER REFERENCES operation;  -- the repair that ran it, for the operation in op
+ALTER TABLE step ADD COLUMN place INTEGER;  -- in the order of steps: the id of the step that it mends
+""",
+)
+"""What brings a file from each version to the next, from none to 1 on."""
+VERSION = len(_VERSIONS)
+
+
+def bring_up(db: sqlite3.Connection, version: int) -> None:
+    """Brings a database from a version to that of today, in one transaction."""
+    changes = "".join(_VERSIONS[version:])
+    db.executescript(f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {VERSION}; COMMIT;")
