@@ -144,10 +144,19 @@ class Desk:
         self._say_already(plan)
         _warn(plan)
         self.store.add(op, plan.makes)
+        plan = self._in_place(plan)
         execute.execute(plan, self._runner(plan, self.signals), Log(self.store, op), self.signals)
         if ends:
             passing = [e.id for e in self.store.entries(op=op) if e.op == op and e.step.kind in PASSING]
             self.store.end(op, "done", undone=[*plan.replaces, *passing])
+
+    def _in_place(self, plan: Plan) -> Plan:
+        """The plan with its steps in the places of those that stand in the journal and that somebody has undone."""
+        standing = self.store.entries(owners={step.owner for step in plan.steps})
+        rows = {(e.step.owner, e.step.kind, e.step.probe): e.id for e in standing}
+        steps = [s if s.mends else replace(s, mends=rows.get((s.owner, s.kind, s.probe))) for s in plan.steps]
+        mended = {s.mends for s in steps if s.mends is not None}
+        return replace(plan, steps=tuple(steps), replaces=tuple(mended.union(plan.replaces)))
 
     def roll_back(self, op: int, title: str) -> None:
         """Takes back what a half-done build-up made. Errors: LeftBehind."""

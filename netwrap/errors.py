@@ -53,3 +53,15 @@ class CommandFailed(Exception):
 
     def __str__(self) -> str:
         return f"{self.line}: {self.how}"
+
+
+class NotRun(CommandFailed):
+    """A command that was not even started, for a reason."""
+
+    def __init__(self, line: str, why: str) -> None:
+        super().__init__(line, None, why)
+
+    @property
+    def how(self) -> str:
+        """The reason."""
+        return f"not run: {self.stderr}"

@@ -10,13 +10,15 @@ from dataclasses import replace
 from itertools import count, groupby
 from typing import Protocol
 
-from netwrap.errors import CommandFailed, Interrupted
+from netwrap.errors import CommandFailed, Interrupted, NotRun
 from netwrap.facts import Facts, holds, netns_of
 from netwrap.look import NETNS_DIR, netns_at, read_sysctl
 from netwrap.spawn import Signals, spawn
 from netwrap.steps import SHELL_PID, Cmd, Plan, Step, shell_line
 
 Say = Callable[[str], None]
+Left = tuple[Step, CommandFailed]
+"""An inverse that failed, and how."""
 
 
 class Journal(Protocol):
@@ -78,9 +80,7 @@ class Shell:
         if step.do.argv[1:3] == ("netns", "del"):
             ns = netns_of(step.probe)
         if ns is not None and ns.inode and not ns.is_same(netns_at(ns.name)):
-            raise CommandFailed(
-                step.do.text(), 1, f"{NETNS_DIR}/{ns.name} does not lead to the namespace that it led to"
-            )
+            raise NotRun(step.do.text(), f"{NETNS_DIR}/{ns.name} does not lead to the namespace that it led to")
 
     def _read_back(self, step: Step) -> None:
         if step.do.argv[1:3] == ("netns", "attach"):
@@ -225,15 +225,20 @@ def execute(plan: Plan, runner: Runner, journal: Journal, signals: Signals | Non
 
 def execute_all(
     plan: Plan, runner: Runner, journal: Journal, look: Callable[[], Facts], signals: Signals | None = None
-) -> list[tuple[Step, CommandFailed]]:
+) -> list[Left]:
     """Runs a plan of inverses and goes on past failures; gives the steps whose effect is still there.
 
     What failed is in doubt: the probes decide. A group that failed is run again one by one, as its error
     does not say how far it came.
     """
-    left: list[tuple[Step, CommandFailed]] = []
+    left: list[Left] = []
     for steps in runner.group(plan.steps):
         _heed(signals)
+        if left and steps[0].do.argv[1:3] == ("netns", "del"):  # the way to what is left in there stays
+            left = _still(left, look(), journal)
+            if any(s.probe.ns is not None and s.probe.ns.name == steps[0].do.argv[3] for s, _ in left):
+                left.append((steps[0], NotRun(steps[0].do.text(), "something is left where it leads")))
+                continue
         try:
             _journaled(steps, runner, journal)
             continue
@@ -241,17 +246,19 @@ def execute_all(
             _heed(signals)
             failure = error
         if len(steps) == 1:
-            if holds(steps[0].probe, look()) is False:
-                journal.done([i for s in steps if (i := s.inverts) is not None])
-            else:
-                left.append((steps[0], failure))
+            left.append((steps[0], failure))
             continue
-        seen = look()
-        still = tuple(s for s in steps if holds(s.probe, seen) is not False)
-        journal.done([s.inverts for s in steps if s.inverts is not None and s not in still])
+        still = tuple(step for step, _ in _still([(step, failure) for step in steps], look(), journal))
         say = runner.say if isinstance(runner, Shell) else (lambda _: None)
         left += execute_all(replace(plan, steps=still), Shell(say), journal, look, signals)
-    return left
+    return _still(left, look(), journal) if left else []
+
+
+def _still(left: list[Left], seen: Facts, journal: Journal) -> list[Left]:
+    """Those inverses whose effect is still there; that the others have nothing left to do is written down."""
+    gone = [step for step, _ in left if holds(step.probe, seen) is False]
+    journal.done([step.inverts for step in gone if step.inverts is not None])
+    return [(step, failure) for step, failure in left if step not in gone]
 
 
 def _heed(signals: Signals | None) -> None:

@@ -164,7 +164,7 @@ def test_a_teardown_goes_on_past_one_failure_and_names_what_is_left(
 ) -> None:
     world = play(session)
     world.must(SESSIONS[session][1])
-    done, total = world.everything(), len(world.kernel.log)
+    done, wanted, total = world.everything(), world.kernel.snapshot(), len(world.kernel.log)
     for k in range(1, total + 1):
         world = play(session)
         world.kernel.around = at(k, CommandFailed("ip", 2, "RTNETLINK answers: No"), after=after)
@@ -174,10 +174,12 @@ def test_a_teardown_goes_on_past_one_failure_and_names_what_is_left(
             continue
         assert result.code == 3
         assert not after, f"at {k}: its effect was there"
-        left = [line for line in result.err.splitlines() if line.strip().startswith("remove it with: ")]
+        left = [line.strip() for line in result.err.splitlines() if line.strip().startswith("remove it with: ")]
         assert left, f"at {k}: {result.err}"
+        assert world.kernel.snapshot() != wanted, f"at {k}: nothing is left"
         for line in left:
-            assert line.strip().removeprefix("remove it with: ").startswith(("ip ", "iptables ", "sysctl "))
+            world.prepare(line.removeprefix("remove it with: "))
+        assert world.kernel.snapshot() == wanted, f"at {k}: {left}"
 
 
 def test_a_change_that_cannot_be_taken_back_is_named_with_the_command_that_removes_it(world: World) -> None:

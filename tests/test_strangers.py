@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_crash import at
 from test_sequences import FIRST, commands
-from toytables import BUILT_IN
 from world import Killed, World
 
 from netwrap.model import LINK_GROUP
@@ -33,11 +32,7 @@ def meddle(world: World, what: str, which: Any) -> None:
     ours = sorted(name for name, link in kernel.host.links.items() if link.group == str(LINK_GROUP))
     match what:
         case "flush":
-            for table, chain in list(kernel.tables.chains):
-                if table == which:
-                    kernel.tables.chains[table, chain] = []
-                    if chain not in BUILT_IN[table]:
-                        del kernel.tables.chains[table, chain]
+            kernel.tables.flush(which)
         case "forwarding":
             world.prepare("sysctl net.ipv4.conf.all.forwarding=0")
         case "delete" if which < len(ours):

@@ -10,14 +10,19 @@ from world import World
 VETH = "veth5b5fc03"
 
 
-@pytest.fixture
-def built(world: World) -> World:
+def build(world: World) -> World:
     """Two linked networks, a container on the first with a port."""
     world.must("network create --subnet 10.0.0.1/24 testbridge --quiet")
     world.must("network create --subnet 10.0.1.1/24 second --quiet")
     world.must("network link testbridge second --quiet")
     world.must("connect --pid 64560 --name bird2 --net testbridge -p 8080:80 --quiet")
     return world
+
+
+@pytest.fixture
+def built(world: World) -> World:
+    """The same, for tests that need no more."""
+    return build(world)
 
 
 def status(world: World) -> dict[str, str]:
@@ -72,10 +77,20 @@ def test_what_was_meddled_with_is_named_and_mended(what: str, batch: str, built:
 @pytest.mark.parametrize("what", MEDDLING)
 def test_after_a_repair_all_can_be_taken_back(what: str, world: World) -> None:
     start = world.kernel.snapshot()
-    test_what_was_meddled_with_is_named_and_mended(what, "", _build(world))
+    test_what_was_meddled_with_is_named_and_mended(what, "", build(world))
     world.must("network remove --force testbridge second")
     assert world.kernel.snapshot() == start
 
 
-def _build(world: World) -> World:
-    return built.__wrapped__(world)  # type: ignore[attr-defined, no-any-return]
+@pytest.mark.parametrize("batch", ["", " --batch"])
+def test_a_network_made_after_the_rules_were_flushed_makes_the_hosts_anew_in_their_old_place(
+    batch: str, world: World
+) -> None:
+    start = world.kernel.snapshot()
+    build(world)
+    world.kernel.tables.flush("filter")
+    world.must(f"network create third{batch}")
+    world.must(f"repair{batch}")
+    assert world.netwrap("status").code == 0
+    world.must(f"network remove --force testbridge second third{batch}")
+    assert world.kernel.snapshot() == start

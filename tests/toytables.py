@@ -38,6 +38,13 @@ class Tables:
             (table, chain): [] for table, chains in BUILT_IN.items() for chain in chains
         }
 
+    def flush(self, table: str) -> None:
+        """A table as the kernel has it at first: `iptables -F`, `-X`."""
+        for place in [p for p in self.chains if p[0] == table]:
+            self.chains[place] = []
+            if place[1] not in BUILT_IN[table]:
+                del self.chains[place]
+
     def iptables(self, words: list[str]) -> None:
         """Interprets the words behind `iptables`."""
         assert words[:1] == ["-w"], f"iptables without -w: {words}"
