@@ -16,7 +16,7 @@ from netwrap.desk import Desk, Mode, changing, need_root, reading
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
 from netwrap.facts import Facts
 from netwrap.init import IGNORED_BY_PYTHON
-from netwrap.look import look, look_at_handles
+from netwrap.look import look_at_handles
 from netwrap.model import Endpoint, Netns, Publication, PublishedPort, State
 from netwrap.plan import ConnectWish, NetworkWish
 from netwrap.spawn import require, spawn
@@ -55,7 +55,7 @@ def network_remove(mode: Mode, names: list[str], *, force: bool) -> None:
 def networks(mode: Mode) -> list[dict[str, Any]]:
     """Every network as a document."""
     with reading(mode) as desk:
-        state, seen = desk.state(), _look_read_only(desk)
+        state, seen = desk.state(), desk.look_at_all()
         return [_network(desk, state, seen, name) for name in state.networks]
 
 
@@ -64,7 +64,7 @@ def network_inspect(mode: Mode, name: str) -> dict[str, Any]:
     with reading(mode) as desk:
         state = desk.state()
         state.network(name)
-        return _network(desk, state, _look_read_only(desk), name)
+        return _network(desk, state, desk.look_at_all(), name)
 
 
 def _network(desk: Desk, state: State, seen: Facts, name: str) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _publication(state: State, endpoints: Iterable[Endpoint], port: PublishedPor
 def ps(mode: Mode) -> list[dict[str, Any]]:
     """Every endpoint as a document."""
     with reading(mode) as desk:
-        state, seen = desk.state(), _look_read_only(desk)
+        state, seen = desk.state(), desk.look_at_all()
         return [_endpoint(desk, state, seen, e) for e in state.endpoints]
 
 
@@ -223,11 +223,6 @@ def _endpoint(desk: Desk, state: State, seen: Facts, found: Endpoint) -> dict[st
     return documents.endpoint(found, container, state, health.endpoint_state(container, entries, seen))
 
 
-def _look_read_only(desk: Desk) -> Facts:
-    containers = desk.state().containers.values()
-    return look([c.pid for c in containers if c.pid], [c.netns for c in containers])
-
-
 def become(mode: Mode, name: str, command: list[str]) -> None:
     """Becomes a command in a container: signals and exit code are its own. Errors: NetwrapError, BadInput.
 
@@ -235,7 +230,7 @@ def become(mode: Mode, name: str, command: list[str]) -> None:
     """
     with reading(mode) as desk:
         container = desk.state().container(name)
-        seen = _look_read_only(desk)
+        seen = desk.look_at_all()
     need_root("entering a namespace")
     if not container.netns.is_same(seen.handle(name)):
         raise NetwrapError(f"container {name!r} is gone", f"netwrap disconnect {name}")
@@ -289,7 +284,7 @@ def operation(mode: Mode, number: int) -> dict[str, Any]:
         entries = desk.store.entries(op=number)
         if found.kind == "teardown":
             entries = [e for e in reversed(entries) if e.step.undo is not None]
-        if found.kind == "repair":
+        else:  # what it has replaced is not of its own making
             entries = [e for e in entries if e.op == number]
         return documents.operation(found, _local_time(found.at)) | {
             "steps": [documents.step(n, found, e) for n, e in enumerate(entries, 1)]

@@ -12,7 +12,6 @@ from netwrap import examine
 from netwrap.desk import Desk, Mode, need_root, reading
 from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.facts import Facts, Listener, parse_listeners
-from netwrap.look import look
 from netwrap.model import State
 from netwrap.spawn import require, spawn
 from netwrap.undo import Entry
@@ -34,8 +33,8 @@ def doctor(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         state = desk.state()
         entries, links = desk.store.entries(owners=state.owners), _links(state)
         try:
-            seen = _look(state)
-        except (NetwrapError, CommandFailed) as error:  # a tool that is missing is a finding
+            seen = desk.look_at_all(hooks=True)
+        except NetwrapError as error:  # a tool that is missing is a finding
             said = " ".join(str(error).split())
             seen = Facts(unseen=(f"links, routes and firewall rules: {said}",), rules_seen=False)
             state, entries = State(), []  # what stands cannot be compared with nothing
@@ -49,11 +48,6 @@ def _links(state: State) -> list[tuple[str, str]]:
     return found or [("testbridge", "bridge"), ("veth0000000", "veth")]
 
 
-def _look(state: State) -> Facts:
-    containers = state.containers.values()
-    return look([c.pid for c in containers if c.pid], [c.netns for c in containers], hooks=True)
-
-
 def check(mode: Mode) -> list[dict[str, Any]]:
     """Runs every trial; each as a document. Errors: NetwrapError without root."""
     from concurrent.futures import ThreadPoolExecutor  # here, for it is slow to import
@@ -62,7 +56,7 @@ def check(mode: Mode) -> list[dict[str, Any]]:
     require(["ping"])
     with reading(mode) as desk:
         state = desk.state()
-        seen, entries = _look(state), _by_owner(desk, state)
+        seen, entries = desk.look_at_all(hooks=True), _by_owner(desk, state)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda trial: _tried(trial, entries, seen, state), trials.trials(state, seen)))
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from netwrap import app, sandbox
 from netwrap.attend import background, foreground
-from netwrap.desk import Mode, read_key
+from netwrap.desk import Mode
 from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.facts import Facts
 from netwrap.look import look, own_namespace, process
 from netwrap.spawn import spawn
 from netwrap.steps import shell_line
+from netwrap.terminal import read_key
 from netwrap.views.diff import diff, lines
 
 SUBNET, GATEWAY, C1, C2 = "10.0.0.1/24", "10.0.0.1", "10.0.0.2", "10.0.0.3"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import termios
-import tty
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +23,7 @@ from netwrap.statedir import lock
 from netwrap.steps import NO_ROW, Plan, Step, namespaces, shell_line
 from netwrap.steps.link import PASSING
 from netwrap.store import Store
+from netwrap.terminal import read_key, talk
 from netwrap.undo import Entry, foundation, take_back
 from netwrap.views import script
 from netwrap.views.diff import diff
@@ -44,13 +43,6 @@ class Mode:
     json: bool = False
     heeds_signals: bool = True
     """False where somebody else handles them, and the work is done whatever comes."""
-
-
-def talk(text: str) -> None:
-    """Says something to the user: stderr, as stdout is the result. Nobody has to listen."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -105,6 +97,11 @@ class Desk:
             return after(look(pids, inside, hooks=hooks), self.cleared.steps)
         except CommandFailed as error:
             raise NetwrapError(str(error), "ip addr show") from None
+
+    def look_at_all(self, *, hooks: bool = False) -> Facts:
+        """Looks at the host and at all containers that stand."""
+        containers = self.state().containers.values()
+        return self.look([c.pid for c in containers if c.pid], [c.netns for c in containers], hooks=hooks)
 
     # Building up
 
@@ -375,22 +372,3 @@ def _waiting(signals: Signals, holder: str) -> Iterator[None]:
     talk(f"netwrap: waiting for {holder}")
     with signals.at_once():
         yield
-
-
-def read_key(prompt: str) -> str:
-    """One key from the terminal, without enter; q where there is none any more."""
-    fd = sys.stdin.fileno()
-    try:
-        old = termios.tcgetattr(fd)
-        try:
-            tty.setcbreak(fd, termios.TCSADRAIN)  # before the prompt: a quick answer has to be a key already
-            with contextlib.suppress(OSError):
-                sys.stderr.write(prompt)
-                sys.stderr.flush()
-            key = os.read(fd, 1).decode(errors="replace")
-        finally:
-            termios.tcsetattr(fd, termios.TCSADRAIN, old)
-    except (OSError, termios.error):  # the terminal is gone
-        return "q"
-    talk("")
-    return key or "q"

@@ -13,9 +13,9 @@ from netwrap.steps import Probe
 
 Rule = tuple[str, ...]
 
-OBJECTS = ("ip", "-j", "-d", "addr", "show")
-ROUTES = ("ip", "-4", "-j", "route", "show", "table", "all")
-POLICY = ("ip", "-4", "-j", "rule", "show")
+SPACE = ("ip", "-j", "-d", "-batch", "-")
+QUESTIONS = "addr show\nroute show table all root 0.0.0.0/0\nrule show\n"
+"""For SPACE: a JSON array a line. `-4` would leave out links without IPv4; `root 0.0.0.0/0` is all of IPv4."""
 HOOKS = ("nft", "-j", "list", "ruleset")
 RULES = ("iptables-save",)  # lists the tables that are there; unlike `iptables -S` it makes none
 
@@ -235,11 +235,12 @@ def _holds_on_link(probe: Probe, space: Space) -> bool:
     raise ValueError(f"no probe of kind {probe.kind!r}")
 
 
-def parse_space(objects: str, routes: str, policy: str = "") -> Space:
-    """Reads the answers to OBJECTS, ROUTES and POLICY of one namespace."""
+def parse_space(text: str) -> Space:
+    """Reads the answers of one namespace to QUESTIONS. Errors: ValueError, KeyError, TypeError, AttributeError."""
+    objects, routes, policy = (json.loads(line) for line in text.splitlines())
     links: dict[str, Link] = {}
     addrs: set[tuple[str, str]] = set()
-    for row in json.loads(objects or "[]"):
+    for row in objects:
         if not row:  # `ip` prints {} for what a filter left out
             continue
         name = row["ifname"]
@@ -247,10 +248,10 @@ def parse_space(objects: str, routes: str, policy: str = "") -> Space:
         addrs.update((name, f"{a['local']}/{a['prefixlen']}") for a in row.get("addr_info", ()) if "local" in a)
     found = tuple(
         Route(r["dst"], hop.get("dev"), hop.get("gateway"), r.get("table", "main"), _mtu(r))
-        for r in json.loads(routes or "[]")
+        for r in routes
         for hop in r.get("nexthops", (r,))
     )
-    sources = frozenset((r["src"], str(r["table"])) for r in json.loads(policy or "[]") if "table" in r)
+    sources = frozenset((r["src"], str(r["table"])) for r in policy if "table" in r)
     return Space(links, frozenset(addrs), found, sources)
 
 

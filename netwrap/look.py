@@ -138,11 +138,11 @@ def own_namespace() -> int:
 
 
 def _space(where: tuple[str, ...]) -> Space:
-    answers = [spawn((*where, *asked)) for asked in (facts.OBJECTS, facts.ROUTES, facts.POLICY)]
+    answer = spawn((*where, *facts.SPACE), facts.QUESTIONS)
     try:
-        return facts.parse_space(*answers)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CommandFailed(shell_line((*where, *facts.OBJECTS)), 0, f"what it says cannot be read: {error}") from None
+        return facts.parse_space(answer)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CommandFailed(shell_line((*where, *facts.SPACE)), 0, f"what it says cannot be read: {error}") from None
 
 
 def _look_into(spaces: dict[int, Space], inode: int, where: tuple[str, ...], what: str, unseen: list[str]) -> None:

@@ -14,13 +14,14 @@ from dataclasses import replace
 from netwrap import app, plan, upkeep
 from netwrap.app import Target
 from netwrap.attend import Attended, handling, pidfd
-from netwrap.desk import Mode, changing, reading, talk
+from netwrap.desk import Mode, changing, reading
 from netwrap.errors import BadInput, Interrupted, NetwrapError
 from netwrap.look import process
 from netwrap.model import Container, Endpoint, Netns
 from netwrap.plan import ConnectWish
 from netwrap.spawn import require
 from netwrap.steps import Plan, shell_line
+from netwrap.terminal import talk
 from netwrap.views.script import run_script
 
 _PARENT = ("unshare", "--uts", "--pid", sys.executable, "-m", "netwrap.init")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from netwrap import health, mend
-from netwrap.desk import Desk, Mode, changing, reading, talk
+from netwrap.desk import Desk, Mode, changing, reading
 from netwrap.errors import BadInput
 from netwrap.facts import Facts
-from netwrap.look import alive, look
+from netwrap.look import alive
 from netwrap.model import Container, State
+from netwrap.terminal import talk
 from netwrap.undo import Entry, closure, foundation, take_back
 from netwrap.views import documents
 
@@ -30,7 +30,7 @@ def clear(desk: Desk) -> list[str]:
     talk(f"netwrap: {', '.join(names)}: the process has ended; what it left is released")
     if desk.mode.dry_run:
         entries = desk.store.entries(owners=owners)
-        desk.cleared = take_back(title, entries, desk.look(inside=_inside(gone)), owners)
+        desk.cleared = take_back(title, entries, desk.look(inside=[c.netns for c in gone]), owners)
     else:
         desk.take_down(title, owners)
     return names
@@ -45,10 +45,6 @@ def _owners_of(container: Container, state: State) -> list[str]:
     return [container.owner, *(e.owner for e in state.endpoints_of(container=container.name))]
 
 
-def _inside(containers: Iterable[Container]) -> list[Any]:
-    return [container.netns for container in containers]
-
-
 def gc(mode: Mode) -> list[str]:
     """Releases what dead processes left; gives their containers' names."""
     with changing(mode, "gc") as desk:
@@ -61,7 +57,7 @@ def gc(mode: Mode) -> list[str]:
 def status(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Every object with how it is and the steps that no longer hold; and sentences about what could not be seen."""
     with reading(mode) as desk:
-        state, seen = desk.state(), _look(desk.state())
+        state, seen = desk.state(), desk.look_at_all()
         found = []
         entries = desk.store.entries(owners=state.owners)
         for owner in dict.fromkeys(entry.step.owner for entry in entries):
@@ -92,7 +88,7 @@ def repair(mode: Mode, name: str | None) -> bool:
         state = desk.state()
         owners = state.owners if name is None else _around(name, state)
         entries = desk.store.entries(owners=owners)
-        seen = desk.look([c.pid for c in state.containers.values() if c.pid], _inside(state.containers.values()))
+        seen = desk.look_at_all()
         made = mend.repair(f"repair {name or ''}".strip(), entries, seen, state)
         if made.steps or made.replaces or mode.dry_run:
             desk.carry_out(made, seen, "repair")
@@ -111,8 +107,3 @@ def _around(name: str, state: State) -> frozenset[str]:
         if foundation([owner]) & set(targets):
             built.add(owner)
     return foundation(built) & state.owners
-
-
-def _look(state: State) -> Facts:
-    containers = state.containers.values()
-    return look([c.pid for c in containers if c.pid], _inside(containers))

@@ -25,7 +25,6 @@ class Machine:
         self.answering = {8080}
         self.called: list[int] = []
         for name, put in (
-            ("look", world.kernel.facts),
             ("need_root", lambda _: None),
             ("require", lambda _: None),
             ("spawn", self.spawn),

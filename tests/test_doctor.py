@@ -10,7 +10,7 @@ import pytest
 from toytables import BUILT_IN, split
 from world import World
 
-from netwrap import checkup, examine
+from netwrap import desk, examine
 from netwrap.doctor import Finding, Machine, findings
 from netwrap.errors import CommandFailed
 from netwrap.facts import Hook, Link, Listener, Route
@@ -78,7 +78,7 @@ def test_where_the_look_fails_the_doctor_says_so_and_goes_on_without_it(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(checkup, "look", fail)
+    monkeypatch.setattr(desk, "look", fail)
     machine = Machine(missing={"iptables-save": "iptables"})
     monkeypatch.setattr(examine, "machine", lambda _: machine)
     result = built.netwrap("doctor --json")

@@ -42,8 +42,8 @@ def text(name: str) -> str:
     return (FACTS / name).read_text()
 
 
-HOST = parse_space(text("host-addr.json"), text("host-routes.json"))
-BIRD2 = parse_space(text("bird2-addr.json"), text("bird2-routes.json"))
+HOST = parse_space(text("host.jsonl"))
+BIRD2 = parse_space(text("bird2.jsonl"))
 NS = Netns("bird2", 4026532561)
 SEEN = Facts(
     host=HOST,
@@ -84,13 +84,24 @@ def test_routes_of_every_table_and_without_a_link_are_read() -> None:
 def test_each_nexthop_is_a_route() -> None:
     """As `ip -j route` of iproute2 6.1 prints it."""
     hops = '{"gateway":"10.1.0.2","dev":"w1","weight":1,"flags":[]},{"gateway":"10.2.0.2","dev":"w2","flags":[]}'
-    found = parse_space("", f'[{{"dst":"default","table":"7","flags":[],"nexthops":[{hops}]}}]').routes
+    found = parse_space(f'[]\n[{{"dst":"default","table":"7","flags":[],"nexthops":[{hops}]}}]\n[]').routes
     assert found == (Route("default", "w1", "10.1.0.2", "7"), Route("default", "w2", "10.2.0.2", "7"))
 
 
-@pytest.mark.parametrize("answer", ["", "[]", "[{}]", "[{},{}]"])
-def test_no_answer_and_empty_rows_are_an_empty_namespace(answer: str) -> None:
-    assert parse_space(answer, "") == Space()
+@pytest.mark.parametrize("answer", ["[]", "[{}]", "[{},{}]"])
+def test_empty_rows_are_an_empty_namespace(answer: str) -> None:
+    assert parse_space(f"{answer}\n[]\n[]\n") == Space()
+
+
+@pytest.mark.parametrize("answer", ["", "[]", "[]\n[]", "what?\n[]\n[]", '[{"flags":[]}]\n[]\n[]', "[]\n[1]\n[]"])
+def test_an_answer_that_is_none_is_not_taken_for_an_empty_namespace(answer: str) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        parse_space(answer)
+
+
+def test_which_source_looks_into_which_table_is_read() -> None:
+    assert ("192.168.1.10", "100") in HOST.policy
+    assert ("all", "main") in BIRD2.policy
 
 
 def test_what_routes_and_addresses_use_is_occupied_and_default_routes_are_not() -> None:
@@ -104,7 +115,7 @@ def test_what_routes_and_addresses_use_is_occupied_and_default_routes_are_not() 
 
 def test_a_default_route_with_an_mtu_of_its_own_has_that() -> None:
     answer = '[{"dst": "default", "gateway": "192.168.1.1", "dev": "eth0", "flags": [], "metrics": [{"mtu": 1400}]}]'
-    space = replace(parse_space("[]", answer), links={"eth0": Link("eth0", "")})
+    space = replace(parse_space(f"[]\n{answer}\n[]"), links={"eth0": Link("eth0", "")})
     assert Facts(host=space).default_mtu() == 1400
 
 

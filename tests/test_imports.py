@@ -43,11 +43,12 @@ MAY_IMPORT = {
     "execute": {"look", "spawn", "facts", "steps", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
     "store": {"statedir", "schema", "codec", "undo", "steps", "model", "errors"},
+    "terminal": set(),
     "desk": {
-        *("store", "statedir", "schema", "execute", "spawn", "look", "undo", "mend", "foresee"),
+        *("terminal", "store", "statedir", "schema", "execute", "spawn", "look", "undo", "mend", "foresee"),
         *("views", "facts", "steps", "model", "errors"),
     },
-    "upkeep": {"desk", "mend", "health", "look", "undo", "views", "facts", "model", "errors"},
+    "upkeep": {"terminal", "desk", "mend", "health", "look", "undo", "views", "facts", "model", "errors"},
     "attend": {"init"},
     "app": {
         *("upkeep", "desk", "plan", "health", "look", "spawn", "undo", "views", "facts", "model", "errors"),
@@ -55,20 +56,23 @@ MAY_IMPORT = {
         "drivers",  # their names, for completion
         "steps",  # shell_line: a hint that is a command
     },
-    "supervise": {"app", "upkeep", "attend", "desk", "plan", "spawn", "look", "views", "steps", "model", "errors"},
+    "supervise": {
+        *("terminal", "app", "upkeep", "attend", "desk", "plan"),
+        *("spawn", "look", "views", "steps", "model", "errors"),
+    },
     "peer": set(),
     "sandbox": {"init", "attend", "spawn", "errors"},
-    "demo": {"sandbox", "app", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
+    "demo": {"terminal", "sandbox", "app", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
     "examine": {"doctor", "sandbox", "spawn", "errors"},  # of sandbox: what forbids user namespaces
     "checkup": {
-        *("examine", "doctor", "check", "desk", "look", "spawn"),
+        *("examine", "doctor", "check", "desk", "spawn"),
         *("undo", "facts", "model", "errors"),
     },
     "cli": {
         *("app", "supervise", "upkeep", "checkup", "sandbox", "demo"),
         "desk",  # Mode: how a command is to be carried out
         "plan",  # the wishes
-        *("views", "parse", "model", "errors", ""),
+        *("terminal", "views", "parse", "model", "errors", ""),
     },
     "__main__": {"cli"},
 }

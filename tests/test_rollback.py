@@ -66,8 +66,12 @@ def test_a_second_connect_that_fails_keeps_the_container_its_steps_and_its_handl
 def test_the_second_plan_of_a_container_brings_its_lo_up_as_a_step_of_the_containers(twice: World) -> None:
     twice.must(CONNECT_AGAIN)
     with twice.store() as store:
-        mine = [e.step.do.text() for e in store.entries(op=4) if e.step.owner == "container:bird2"]
-    assert mine == ["ip -n bird2 link set dev lo up"]
+        mine = [e for e in store.entries(op=4) if e.step.owner == "container:bird2"]
+    assert [(e.op, e.state, e.step.do.text()) for e in mine] == [
+        (3, "undone", "ip -n bird2 link set dev lo up"),
+        (4, "done", "ip -n bird2 link set dev lo up"),
+    ]
+    assert twice.must("log 4").count("ip -n bird2 link set dev lo up") == 1
 
 
 def test_a_second_connect_undone_keeps_the_container_and_all_removed_leaves_nothing(world: World) -> None:

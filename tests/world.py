@@ -68,8 +68,7 @@ class World:
         monkeypatch.setattr(execute, "read_sysctl", lambda key: self.kernel.read_sysctl(key))
         for module in (desk, supervise):
             monkeypatch.setattr(module, "require", lambda _: None)
-        for module in (desk, app, upkeep):
-            monkeypatch.setattr(module, "look", lambda *a, **k: self.kernel.facts(*a, **k))
+        monkeypatch.setattr(desk, "look", lambda *a, **k: self.kernel.facts(*a, **k))
         for module in (desk, app):
             monkeypatch.setattr(module, "need_root", lambda *_: None)
         monkeypatch.setattr(upkeep, "alive", lambda pids: self.kernel.facts(pids))

@@ -12,8 +12,8 @@ import typer
 from netwrap import __version__
 from netwrap.cli import checkup, container, learn, log, network, upkeep
 from netwrap.cli.common import DEFAULT_STATE
-from netwrap.desk import talk
 from netwrap.errors import CommandFailed, NetwrapError
+from netwrap.terminal import talk
 
 app = typer.Typer(
     name="netwrap",

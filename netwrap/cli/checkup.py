@@ -6,7 +6,7 @@ import typer
 
 from netwrap import checkup
 from netwrap.cli.common import Json, mode
-from netwrap.desk import talk
+from netwrap.terminal import talk
 from netwrap.views.documents import dumps
 from netwrap.views.table import table
 

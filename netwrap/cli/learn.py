@@ -10,8 +10,8 @@ import typer
 
 from netwrap import demo as story
 from netwrap import sandbox as host
-from netwrap.desk import talk
 from netwrap.errors import BadInput
+from netwrap.terminal import talk
 
 Lan = Annotated[bool, typer.Option("--lan", help="Put a LAN (gateway, neighbour) and an internet host around it.")]
 Command = Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="Else a shell.")]

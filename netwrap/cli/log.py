@@ -9,7 +9,8 @@ import typer
 
 from netwrap import app as verbs
 from netwrap.cli.common import Json, changes, mode
-from netwrap.desk import Mode, talk
+from netwrap.desk import Mode
+from netwrap.terminal import talk
 from netwrap.views import documents
 from netwrap.views.table import table
 

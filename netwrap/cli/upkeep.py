@@ -8,7 +8,8 @@ import typer
 
 from netwrap import upkeep
 from netwrap.cli.common import Json, changes, complete_network_or_container, mode
-from netwrap.desk import Mode, talk
+from netwrap.desk import Mode
+from netwrap.terminal import talk
 from netwrap.views.documents import dumps
 from netwrap.views.table import table
 
