@@ -5,33 +5,9 @@ load helpers
 
 setup() { host_up; }
 
-teardown() {
-    [ -z "${SLOW:-}" ] || touch "$SLOW/go"
-    host_down
-}
-
-# slowly N ARG…: starts netwrap, whose N-th changing command waits until $SLOW/go is there; sets NETWRAP_PID, and
-# WAITING to the pid of the command that waits.
-slowly() {
-    SLOW=$BATS_TEST_TMPDIR/slow.$RANDOM
-    mkdir -p "$SLOW/bin"
-    echo 0 >"$SLOW/count"
-    local tool
-    for tool in ip iptables iptables-restore sysctl; do
-        ln -s "$ROOT/bats/failing-command" "$SLOW/bin/$tool"
-    done
-    # shellcheck disable=SC2016
-    host env SPOIL_DIR="$SLOW" SPOIL_AT="$1" SPOIL_HOW=wait SLOW="$SLOW" bash -c 'PATH=$SLOW/bin:$PATH; shift
-        netwrap "$@" >"$SLOW/out" 2>"$SLOW/err" & echo $! >"$SLOW/pid"
-        wait $!; echo $? >"$SLOW/code.new"; mv "$SLOW/code.new" "$SLOW/code"' - "$@" >/dev/null 2>&1 </dev/null &
-    wait_for test -s "$SLOW/waiting"
-    NETWRAP_PID=$(cat "$SLOW/pid")
-    WAITING=$(cat "$SLOW/waiting")
-}
+teardown() { host_down; }
 
 ended_or_waits() { [ -e "$1/code" ] || grep -q "waiting for" "$1/err"; }
-
-gone() { ! host test -e "/proc/$1/fd"; }
 
 @test "killed at any point of network create, the next command rolls it back" {
     on_hosts <<'END'
@@ -50,12 +26,14 @@ END
 
 @test "killed at any point of publish, the next command rolls it back" {
     on_hosts <<'END'
+kill-points publish
 kill-points publish --batch
 END
 }
 
 @test "killed at any point of run, building up and taking down, nothing is left after the next command" {
     on_hosts <<'END'
+kill-points run
 kill-points run --batch
 END
 }
@@ -69,25 +47,30 @@ END
 
 @test "killed at any point of disconnect, the next command finishes it" {
     on_hosts <<'END'
+kill-points disconnect
 kill-points disconnect --batch
 END
 }
 
 @test "killed at any point of network remove --force, the next command finishes it" {
     on_hosts <<'END'
+kill-points remove
 kill-points remove --batch
 END
 }
 
 @test "killed at any point of undo, the next command finishes it" {
     on_hosts <<'END'
+kill-points undo
 kill-points undo --batch
 END
 }
 
 @test "killed at any point of link it is rolled back, and of unlink it is finished" {
     on_hosts <<'END'
+kill-points link
 kill-points link --batch
+kill-points unlink
 kill-points unlink --batch
 END
 }
@@ -99,10 +82,32 @@ kill-points repair --batch
 END
 }
 
-@test "killed again while it recovers, the command after that recovers" {
+@test "killed again while it recovers, and while it recovers from that, the command after that recovers" {
     on_hosts <<'END'
+kill-points create --nested
 kill-points connect --batch --nested
+kill-points publish --batch --nested
+kill-points run --batch --nested
+kill-points disconnect --nested
+kill-points unpublish --batch --nested
 kill-points remove --batch --nested
+kill-points undo --nested
+kill-points link --nested
+kill-points unlink --nested
+kill-points repair --batch --nested
+END
+}
+
+@test "killed at any time, not only between its steps, and its recovery sometimes too, the next command recovers" {
+    on_hosts <<'END'
+kill-points create --batch --anytime
+kill-points connect --anytime
+kill-points publish --anytime
+kill-points run --anytime
+kill-points disconnect --anytime
+kill-points remove --batch --anytime
+kill-points undo --anytime
+kill-points repair --anytime
 END
 }
 

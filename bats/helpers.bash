@@ -40,6 +40,7 @@ host_up() {
 # Ends the host, and with it every process and kernel object in it.
 host_down() {
     [ -n "${HOST_UNSHARE:-}" ] || return 0
+    [ -z "${SLOW:-}" ] || touch "$SLOW/go"
     kill -KILL "$HOST_UNSHARE" 2>/dev/null || true
     wait "$HOST_UNSHARE" 2>/dev/null || true
     HOST_UNSHARE=
@@ -152,6 +153,27 @@ background() {
     wait_for test -s "$dir/pid"
 }
 
+# slowly N ARG…: starts netwrap, whose N-th changing command waits until $SLOW/go is there; sets NETWRAP_PID, and
+# WAITING to the pid of the command that waits.
+slowly() {
+    SLOW=$BATS_TEST_TMPDIR/slow.$RANDOM
+    mkdir -p "$SLOW/bin"
+    echo 0 >"$SLOW/count"
+    local tool
+    for tool in ip iptables iptables-restore sysctl; do
+        ln -s "$ROOT/bats/failing-command" "$SLOW/bin/$tool"
+    done
+    # shellcheck disable=SC2016
+    host env SPOIL_DIR="$SLOW" SPOIL_AT="$1" SPOIL_HOW=wait SLOW="$SLOW" bash -c 'PATH=$SLOW/bin:$PATH; shift
+        netwrap "$@" >"$SLOW/out" 2>"$SLOW/err" & echo $! >"$SLOW/pid"
+        wait $!; echo $? >"$SLOW/code.new"; mv "$SLOW/code.new" "$SLOW/code"' - "$@" >/dev/null 2>&1 </dev/null &
+    wait_for test -s "$SLOW/waiting"
+    # shellcheck disable=SC2034  # for the test
+    NETWRAP_PID=$(cat "$SLOW/pid")
+    # shellcheck disable=SC2034
+    WAITING=$(cat "$SLOW/waiting")
+}
+
 # Ends processes that `container` or `machine` started.
 end() {
     local pid
@@ -160,6 +182,9 @@ end() {
         wait_for host sh -c "! test -e /proc/$pid"
     done
 }
+
+# gone PID: the process has ended.
+gone() { ! host test -e "/proc/$1/fd"; }
 
 # at PID CMD…: runs CMD in the network namespace of a process of the host.
 at() {

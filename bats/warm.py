@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,8 +35,11 @@ class Result:
     err: str
 
 
-def forked(run: Callable[[], int]) -> int:
-    """Runs a function in a forked child; gives its exit code, or the negative number of the signal that ended it."""
+def forked(run: Callable[[], int], kill_after: float | None = None) -> int:
+    """Runs a function in a forked child; gives its exit code, or the negative number of the signal that ended it.
+
+    `kill_after`: it gets SIGKILL that many seconds later, if it is there by then.
+    """
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -44,6 +48,9 @@ def forked(run: Callable[[], int]) -> int:
             code = run()
         finally:
             os._exit(code)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)  # it is there at least as one that nobody has waited for
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -55,8 +62,8 @@ def command(words: list[str]) -> int:
     return code
 
 
-def netwrap(*words: object, env: dict[str, object] | None = None) -> Result:
-    """Runs one command line to its end."""
+def netwrap(*words: object, env: dict[str, object] | None = None, kill_after: float | None = None) -> Result:
+    """Runs one command line to its end, or to its end by SIGKILL after some seconds."""
     out, err = os.memfd_create("out"), os.memfd_create("err")
 
     def run() -> int:
@@ -66,7 +73,7 @@ def netwrap(*words: object, env: dict[str, object] | None = None) -> Result:
         os.environ.update({key: str(value) for key, value in (env or {}).items()})
         return command([str(word) for word in words])
 
-    return Result(forked(run), _text(out), _text(err))
+    return Result(forked(run, kill_after), _text(out), _text(err))
 
 
 def _text(fd: int) -> str:

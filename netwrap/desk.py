@@ -158,17 +158,9 @@ class Desk:
     def roll_back(self, op: int, title: str) -> None:
         """Takes back what a half-done build-up made. Errors: LeftBehind."""
         entries = [e for e in self.store.entries(op=op) if e.op == op and e.state != "undone"]
-        removes = self.store.made_by(op)
         self.say(f"# rolling back: {title}")
-
-        def again() -> Plan:
-            return take_back(f"roll back {title}", entries, self.look(inside=_inside(entries)), removes)
-
-        try:
-            self._finish(op, entries, again(), "rolled back", self._plain_runner(None), Log(self.store, op))
-        except StateFailed:  # the operation stays in the journal as running: the next command looks after it again
-            _say_left(execute.execute_all(again(), self._plain_runner(None), NoLog(), self._looker(_inside(entries))))
-            raise
+        plan, _ = self._back(f"roll back {title}", entries, self.store.made_by(op))
+        self._finish(op, entries, plan, "rolled back", self._plain_runner(None))
 
     # Taking down
 
@@ -177,13 +169,8 @@ class Desk:
 
         Errors: LeftBehind; Interrupted, then all of it stands again.
         """
-        entries, state = self.store.entries(owners=owners), self.store.state()
-        seen = self.look(
-            [c.pid for c in state.containers.values() if c.pid and c.owner in foundation(owners)], _inside(entries)
-        )
-        first = tuple(mend.handles(entries, seen, state))
-        plan = take_back(title, entries, after(seen, first), owners)
-        plan = replace(plan, steps=first + plan.steps)
+        entries = self.store.entries(owners=owners)
+        plan, seen = self._back(title, entries, owners)
         if self.mode.dry_run:
             self.print(plan, seen)
             return
@@ -194,7 +181,7 @@ class Desk:
         signals = self.signals if is_new else None
         runner = self._runner(plan, signals) if is_new else self._plain_runner(None)
         try:
-            self._finish(op, entries, plan, "done", runner, Log(self.store, op), signals)
+            self._finish(op, entries, plan, "done", runner, signals)
         except Interrupted as error:
             if self._restore(op):
                 raise Interrupted(f"{error.message}; what was taken down stands again", f"netwrap log {op}") from None
@@ -220,31 +207,38 @@ class Desk:
         self.store.end(op, "rolled back")
         return True
 
+    def _back(self, title: str, entries: list[Entry], removes: Iterable[str]) -> tuple[Plan, Facts]:
+        """What takes the entries back, and the facts; a handle that somebody has removed is made again for it first."""
+        state, inside = self.store.state(), _inside(entries)
+        containers = [state.containers[ns.name] for ns in inside if ns.name in state.containers]
+        seen = self.look([c.pid for c in containers if c.pid], inside)
+        plan = take_back(title, entries, seen, removes)
+        if first := tuple(mend.handles(plan.steps, seen, state)):
+            plan = take_back(title, entries, after(seen, first), removes)
+        return replace(plan, steps=first + plan.steps), seen
+
     def _finish(
-        self,
-        op: int,
-        entries: list[Entry],
-        plan: Plan,
-        state: str,
-        runner: Runner,
-        journal: execute.Journal,
-        signals: Signals | None = None,
+        self, op: int, entries: list[Entry], plan: Plan, state: str, runner: Runner, signals: Signals | None = None
     ) -> None:
+        """Runs the plan that takes the entries back, and ends the operation. Errors: LeftBehind, StateFailed."""
         self._say_already(plan)
         for step in plan.steps:
             if step.inverts == NO_ROW:
                 talk(f"netwrap: {step.why}")
-        left = execute.execute_all(plan, runner, journal, self._looker(_inside(entries)), signals)
-        rows = {step.inverts for step, _ in left}
-        undone = [entry.id for entry in entries if entry.id not in rows]
-        if not left:
-            self.store.end(op, state, undone=undone, removes=plan.removes)
-            return
-        standing = foundation(step.owner for step, _ in left)
-        self.store.end(op, "failed", undone=undone, removes=set(plan.removes) - standing)
-        _say_left(left)
-        counted = f"{len(left)} of {len(plan.steps)} steps could not be taken back"
-        raise LeftBehind(f"{plan.title}: {counted}", f"netwrap log {op}")
+        look = self._looker(_inside(entries))
+        try:
+            left = execute.execute_all(plan, runner, Log(self.store, op), look, signals)
+            undone = {entry.id for entry in entries} - {step.inverts for step, _ in left}
+            standing = foundation(step.owner for step, _ in left)
+            self.store.end(op, "failed" if left else state, undone=undone, removes=set(plan.removes) - standing)
+        except StateFailed:  # the operation stays in the journal as running: the next command looks after it again
+            again, _ = self._back(plan.title, entries, plan.removes)
+            _say_left(execute.execute_all(again, self._plain_runner(None), NoLog(), look))
+            raise
+        if left:
+            _say_left(left)
+            counted = f"{len(left)} of {len(plan.steps)} steps could not be taken back"
+            raise LeftBehind(f"{plan.title}: {counted}", f"netwrap log {op}")
 
     # What a crash left
 

@@ -54,9 +54,9 @@ def _names(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
             yield replace(link.rename(other.name, name, mac, why, step.probe.ns), owner=step.owner)
 
 
-def handles(entries: Iterable[Entry], seen: Facts, state: State) -> Iterator[Step]:
-    """Handles that somebody has removed from containers that live: without them nothing in there can be taken back."""
-    for name in dict.fromkeys(e.step.probe.ns.name for e in entries if e.step.probe.ns is not None):
+def handles(steps: Iterable[Step], seen: Facts, state: State) -> Iterator[Step]:
+    """Handles of living containers that somebody has removed: without them the steps cannot work in there."""
+    for name in dict.fromkeys(step.do.ns.name for step in steps if step.do.ns is not None):
         container = state.containers.get(name)
         if container is None or container.pid is None or name in seen.handles or is_gone(container, seen):
             continue

@@ -164,7 +164,7 @@ def test_a_build_up_whose_state_cannot_be_written_any_more_is_taken_back_in_the_
         assert world.operations()[-1].state == "rolled back"
 
 
-def test_a_teardown_whose_state_cannot_be_written_any_more_is_finished_by_the_next_command(
+def test_a_teardown_whose_state_cannot_be_written_any_more_is_finished_in_the_kernel(
     world: World, full: list[bool]
 ) -> None:
     before = world.everything()
@@ -176,6 +176,7 @@ def test_a_teardown_whose_state_cannot_be_written_any_more_is_finished_by_the_ne
         world.kernel.around = fill_at(full, k, after=True)
         result = world.netwrap("network remove testbridge")
         assert result.code == 1, f"at {k}: {result.err}"
+        assert all(part == before[name] for name, part in world.kernel.snapshot().items()), f"at {k}"
         full.clear()
         world.kernel.around = left_alone
         world.recover()
