@@ -34,6 +34,8 @@ def run(command: list[str]) -> int:
     """Runs the command; gives its exit code, 128 + N for signal N, 127 where it cannot be started."""
     terminal = os.environ.pop(TERMINAL, "") != ""
     ended_by: list[int] = []
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # in the child it would lose an early Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
         _become(command, terminal)

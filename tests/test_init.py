@@ -133,6 +133,22 @@ def test_it_ends_with_the_command_and_not_with_a_process_that_the_command_left()
 
 # ---- the first process of a pid namespace
 
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_command_has_started_is_not_lost(number: signal.Signals) -> None:
+    for _ in range(5):
+        process = subprocess.Popen(
+            [*INIT, "sleep", "20"],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=block_signals,
+        )
+        process.send_signal(number)
+        _, err = process.communicate(timeout=10)
+        assert (process.returncode, err) == (128 + number, "")
+
+
 FIRST = ["unshare", *USER, "--pid", *INIT]
 
 
