@@ -154,9 +154,8 @@ sh_ps() { netwrap ps --json | jq -e "$1"; }
     nothing_left
 }
 
-@test "Ctrl-C on the terminal ends the command, and nothing is left" {
-    local dir=$BATS_TEST_TMPDIR
-    # Types Ctrl-C once the command has said that it is ready.
+# ctrl_c ARG…: runs netwrap on a terminal, types Ctrl-C once the command has said that it is ready; prints the exit code.
+ctrl_c() {
     host python3 -c 'import os, pty, sys
 pid, terminal = pty.fork()
 if not pid:
@@ -171,9 +170,11 @@ try:
 except OSError:  # the other side is closed
     pass
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))' \
-        netwrap run --quiet --net testbridge -- sh -c 'trap "exit 4" INT; echo ready; while :; do sleep 0.1; done' >"$dir/ended"
-    cat "$dir/ended"
-    [ "$(tail -n 1 "$dir/ended")" = 4 ]
+        netwrap "$@" -- sh -c 'trap "exit 4" INT; echo ready; while :; do sleep 0.1; done' | tail -n 1
+}
+
+@test "Ctrl-C on the terminal ends the command, and nothing is left" {
+    [ "$(ctrl_c run --quiet --net testbridge)" = 4 ]
     nothing_left
 }
 
@@ -201,6 +202,34 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))' \
     [ "$OUT" = sleep ]
     host kill -KILL "$(netwrap ps --json | jq '.[0].pid')"
     wait_for sh_ps "length == 0"
+    nothing_left
+}
+
+@test "exec has the terminal and passes signals on, into all namespaces of run and into the network's alone" {
+    local dir name
+    container
+    BEFORE=$(kernel_state)
+    netwrap connect --quiet --net testbridge --pid "$PID" --name web
+    netwrap run --quiet -d --net testbridge --name job -- sleep 100000
+    wait_for sh_ps 'length == 2 and all(.pid != null)'
+    for name in web job; do
+        [ "$(ctrl_c exec "$name")" = 4 ]
+        run terminal netwrap exec "$name" -- sh -c 'test -t 0 && test -t 1 && test -t 2 && exit 5'
+        [ "$status" -eq 5 ]
+        dir=$BATS_TEST_TMPDIR/exec.$name
+        background "$dir" exec "$name" -- sh -c 'trap "echo handled; exit 9" TERM; echo ready; while :; do sleep 0.1; done'
+        wait_for grep -qx ready "$dir/out"
+        host kill -TERM "$(cat "$dir/pid")"
+        wait_for test -e "$dir/code"
+        [ "$(cat "$dir/code")" = 9 ]
+        grep -qx handled "$dir/out"
+        background "$dir.killed" exec "$name" -- sh -c 'kill -KILL $$'
+        wait_for test -e "$dir.killed/code"
+        [ "$(cat "$dir.killed/code")" = 137 ]
+    done
+    host kill -KILL "$(netwrap ps --json | jq '.[] | select(.name == "job") | .pid')"
+    wait_for sh_ps "length == 1"
+    netwrap disconnect --quiet web
     nothing_left
 }
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -12,14 +10,13 @@ from typing import Any
 
 from netwrap import drivers as registry
 from netwrap import health, plan, upkeep
-from netwrap.desk import Desk, Mode, changing, need_root, reading
+from netwrap.desk import Desk, Mode, changing, reading
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
 from netwrap.facts import Facts
-from netwrap.init import IGNORED_BY_PYTHON
 from netwrap.look import look_at_handles
 from netwrap.model import Endpoint, Netns, Publication, PublishedPort, State
 from netwrap.plan import ConnectWish, NetworkWish
-from netwrap.spawn import require, spawn
+from netwrap.spawn import spawn
 from netwrap.steps import shell_line
 from netwrap.undo import Operation, closure
 from netwrap.views import documents
@@ -221,29 +218,6 @@ def _endpoint(desk: Desk, state: State, seen: Facts, found: Endpoint) -> dict[st
     owners = [found.owner, container.owner, f"hairpin:{place}", f"replies:{place}", *ports]
     entries = desk.store.entries(owners=owners)
     return documents.endpoint(found, container, state, health.endpoint_state(container, entries, seen))
-
-
-def become(mode: Mode, name: str, command: list[str]) -> None:
-    """Becomes a command in a container: signals and exit code are its own. Errors: NetwrapError, BadInput.
-
-    All namespaces where `run` started the container, else the network's alone.
-    """
-    with reading(mode) as desk:
-        container = desk.state().container(name)
-        seen = desk.look_at_all()
-    need_root("entering a namespace")
-    if not container.netns.is_same(seen.handle(name)):
-        raise NetwrapError(f"container {name!r} is gone", f"netwrap disconnect {name}")
-    if shutil.which(command[0]) is None:
-        raise BadInput(f"no command {command[0]!r}", f"netwrap exec {name} -- COMMAND…")
-    if container.started and container.pid is not None and not health.is_gone(container, seen):
-        words = ["nsenter", "-t", str(container.pid), "--net", "--mount", "--uts", "--pid", "--", *command]
-    else:
-        words = ["ip", "netns", "exec", name, *command]
-    require(words[:1])
-    for number in IGNORED_BY_PYTHON:
-        signal.signal(number, signal.SIG_DFL)
-    os.execvp(words[0], words)
 
 
 # ---- names, for completion

@@ -1,4 +1,4 @@
-"""Commands that stay as long as a process does: `run`, and `connect --hold`."""
+"""Commands that stay as long as a process does: `run`, `exec`, and `connect --hold`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from netwrap import app, plan, upkeep
+from netwrap import app, health, plan, upkeep
 from netwrap.app import Target
 from netwrap.attend import Attended, handling, pidfd
-from netwrap.desk import Mode, changing, reading
+from netwrap.desk import Mode, changing, need_root, reading
 from netwrap.errors import BadInput, Interrupted, NetwrapError
 from netwrap.look import process
 from netwrap.model import Container, Endpoint, Netns
@@ -24,7 +24,8 @@ from netwrap.steps import Plan, shell_line
 from netwrap.terminal import talk
 from netwrap.views.script import run_script
 
-_PARENT = ("unshare", "--uts", "--pid", sys.executable, "-m", "netwrap.init")
+_INIT = (sys.executable, "-m", "netwrap.init")
+_PARENT = ("unshare", "--uts", "--pid", *_INIT)
 _FIRST = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--mount-proc")
 
 
@@ -149,3 +150,29 @@ def _detached(mode: Mode, name: str, attended: Attended, words: list[str]) -> in
             _supervise(replace(mode, quiet=True), name, attended, words, lambda: told.write(b"."))
     finally:
         os._exit(0)
+
+
+def execute(mode: Mode, name: str, command: list[str]) -> int:
+    """Runs a command in a container, which gets our signals; gives its exit code. Errors: NetwrapError, BadInput.
+
+    All namespaces where `run` started the container, else the network's alone.
+    """
+    with reading(mode) as desk:
+        container = desk.state().container(name)
+        seen = desk.look_at_all()
+    need_root("entering a namespace")
+    is_gone = health.is_gone(container, seen)
+    if not container.netns.is_same(seen.handle(name)):
+        hint = f"netwrap disconnect {name}" if is_gone else f"netwrap repair {name}"
+        raise NetwrapError(f"container {name!r} is gone, or its handle is", hint)
+    if shutil.which(command[0]) is None:
+        raise BadInput(f"no command {command[0]!r}", f"netwrap exec {name} -- COMMAND…")
+    words = ["ip", "netns", "exec", name, *_INIT, *command]
+    if container.started and container.pid is not None and not is_gone:
+        # One's children alone enter another pid namespace: of the two, only the first stays, and passes signals on.
+        enter = ("nsenter", "-t", str(container.pid))
+        words = [*enter, "--pid", "--no-fork", *_INIT, *enter, "--net", "--mount", "--uts", "--", *command]
+    require(words[:1])
+    attended = Attended()
+    with handling(attended.signal):
+        return attended.run(words)

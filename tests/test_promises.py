@@ -25,4 +25,5 @@ def test_there_are_promises() -> None:
 @pytest.mark.parametrize("promise", promises(), ids=lambda promise: promise[2])
 def test_the_test_that_shows_it_is_there(promise: tuple[str, str, str]) -> None:
     _, file, name = promise
-    assert re.search(rf'^@test "{re.escape(name)}"', (ROOT / file).read_text(), flags=re.MULTILINE)
+    begins = rf'@test "{re.escape(name)}"' if file.endswith(".bats") else rf"def {name}\("
+    assert re.search(f"^{begins}", (ROOT / file).read_text(), flags=re.MULTILINE)

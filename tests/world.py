@@ -19,7 +19,7 @@ import typer.main
 from toykernel import HOST, ToyKernel
 from toytables import Refused, split
 
-from netwrap import app, cli, desk, execute, supervise, upkeep
+from netwrap import cli, desk, execute, supervise, upkeep
 from netwrap.desk import Desk, Mode
 from netwrap.facts import Listener
 from netwrap.model import State
@@ -69,8 +69,7 @@ class World:
         for module in (desk, supervise):
             monkeypatch.setattr(module, "require", lambda _: None)
         monkeypatch.setattr(desk, "look", lambda *a, **k: self.kernel.facts(*a, **k))
-        for module in (desk, app):
-            monkeypatch.setattr(module, "need_root", lambda *_: None)
+        monkeypatch.setattr(desk, "need_root", lambda *_: None)
         monkeypatch.setattr(upkeep, "alive", lambda pids: self.kernel.facts(pids))
         monkeypatch.setattr(desk, "boot_id", lambda: self.kernel.boot_id)
         monkeypatch.setattr(desk, "own_namespace", lambda: HOST)

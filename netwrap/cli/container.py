@@ -173,7 +173,7 @@ def exec_(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command with its words.")],
 ) -> None:
     """Run a command in a container's network."""
-    verbs.become(mode(ctx), name, command)
+    raise typer.Exit(supervise.execute(mode(ctx), name, command))
 
 
 def _ports(specs: list[str], allow_from: list[str] | None = None) -> tuple[model.PublishedPort, ...]:
