@@ -82,25 +82,54 @@ left() { netwrap ps --json | jq -r '.[] | "\(.name) \(.state)"' | paste -sd ' ';
     same "$after" "$(kernel_state)"
 }
 
-@test "a pid that is given again is a stranger: nothing is done to it" {
-    local stranger state
-    netwrap connect --quiet --net a --pid "$PID" --name c1
-    end "$PID"
-    # The next process gets the same number (proc(5), ns_last_pid).
-    stranger=$(host bash -c "for _ in \$(seq 200); do
-        echo $((PID - 1)) >/proc/sys/kernel/ns_last_pid || exit 1
-        unshare --net sleep 100000 >/dev/null 2>&1 3>&- &
-        [ \$! = $PID ] && echo \$! && exit
-        kill \$!
-    done") || skip "pids cannot be chosen here"
-    [ "$stranger" = "$PID" ]
-    wait_for host grep -q sleep "/proc/$PID/comm"
-    state=$(at "$PID" ip -o addr)
-    [ "$(left)" = "c1 gone" ]
-    netwrap gc --quiet
-    [ "$(at "$PID" ip -o addr)" = "$state" ]
-    netwrap connect --quiet --net a --pid "$PID" --name c2
-    [ "$(left)" = "c2 up" ]
+# given_again PID WORD…: starts the words as a process with a number that was in use before.
+given_again() {
+    # shellcheck disable=SC2016
+    host bash -c 'pid=$1; shift
+        for _ in $(seq 200); do
+            echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid || exit 1
+            "$@" >/dev/null 2>&1 3>&- &
+            [ $! = "$pid" ] && exit
+            kill $!
+        done; exit 1' - "$@" # proc(5), ns_last_pid
+}
+
+@test "a pid that is given again is a stranger, with a namespace of its own or in the host's: nothing is done to it" {
+    local stranger state one
+    for stranger in "unshare --net" ""; do
+        netwrap connect --quiet --net a --pid "$PID" --name c1
+        one=$PID
+        end "$one"
+        # shellcheck disable=SC2086  # no word, or two
+        given_again "$one" $stranger sleep 100000 || skip "pids cannot be chosen here"
+        wait_for host grep -q sleep "/proc/$one/comm"
+        state=$(at "$one" ip -br addr show dev lo)
+        [ "$(left)" = "c1 gone" ]
+        netwrap gc --quiet
+        [ "$(at "$one" ip -br addr show dev lo)" = "$state" ]
+        [ "$(left)" = "" ]
+        container
+    done
+    end "$one" # it had the host's namespace
+}
+
+@test "a process that ends during connect: nothing is configured elsewhere, and the next command leaves nothing" {
+    local n
+    host_before=$(of_host <<<"$standing")
+    for n in 1 2 5 8 12; do
+        slowly "$n" connect --net a --pid "$PID" --name c1 -p 8080:80
+        end "$PID"
+        touch "$SLOW/go"
+        wait_for test -e "$SLOW/code"
+        case $(cat "$SLOW/code") in
+        0) [ "$(left)" = "c1 gone" ] ;; # its namespace was held by then
+        1) grep -q '^netwrap: .*; rolled back$' "$SLOW/err" && [ "$(left)" = "" ] ;;
+        *) cat "$SLOW/err" >&2 && return 1 ;;
+        esac
+        netwrap gc --quiet
+        same "$host_before" "$(kernel_state | of_host)"
+        container
+    done
 }
 
 @test "an inode that is given again is a stranger's namespace: nothing is done in it" {

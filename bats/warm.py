@@ -24,6 +24,7 @@ from state import kernel_state as kernel_state
 from netwrap import cli
 
 HERE = Path(__file__).resolve().parent
+Words = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,18 @@ def container() -> int:
             return pid
         time.sleep(0.05)
     raise TimeoutError("a process in a namespace of its own did not start")
+
+
+def no_address_is_kept(spoil: Callable[[Words], None]) -> None:
+    """Fails where connects that `spoil` cuts off keep an address: after three, both of a range of two are to be had."""
+    well("network", "create", "--subnet", "10.6.0.0/24", "--ip-range", "10.6.0.8/31", "small", "--batch")
+    words = ("connect", "--net", "small", "--batch", "--quiet", "--pid")
+    pids = [container(), container()]
+    for _ in range(3):
+        spoil((*words, pids[0]))
+    given = {well(*words, pid).out.strip() for pid in pids}
+    if given != {"10.6.0.8", "10.6.0.9"}:
+        fail(f"both addresses of the range are to be had; given: {given}")
 
 
 def same(what: str, wanted: str, found: str, told: str = "") -> None:
