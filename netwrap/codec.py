@@ -28,7 +28,8 @@ def load_object(kind: str, text: str) -> Object:
         case "NetworkLink":
             return NetworkLink(**d)
         case "Container":
-            return Container(**d)
+            watch = d.get("supervisor")
+            return Container(**d | {"supervisor": tuple(watch) if watch else None})
         case "Endpoint":
             return Endpoint(**d | {"ip": IPv4Address(d["ip"])})
         case "Publication":

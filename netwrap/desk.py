@@ -16,7 +16,7 @@ from netwrap.execute import Runner, Say
 from netwrap.facts import Facts, holds
 from netwrap.foresee import after
 from netwrap.look import boot_id, look, own_namespace
-from netwrap.model import Netns, State
+from netwrap.model import Container, Netns, State
 from netwrap.schema import VERSION
 from netwrap.spawn import Signals, kept_open, require
 from netwrap.statedir import lock
@@ -101,7 +101,7 @@ class Desk:
     def look_at_all(self, *, hooks: bool = False) -> Facts:
         """Looks at the host and at all containers that stand."""
         containers = self.state().containers.values()
-        return self.look([c.pid for c in containers if c.pid], [c.netns for c in containers], hooks=hooks)
+        return self.look(watched(containers), [c.netns for c in containers], hooks=hooks)
 
     # Building up
 
@@ -129,7 +129,10 @@ class Desk:
         try:
             yield op
         except Exception as error:
-            self.roll_back(op, plan.title)
+            try:
+                self.roll_back(op, plan.title)
+            except LeftBehind as left:
+                raise LeftBehind(f"{plan.title}: {error}; {left.message}", left.hint) from None
             if isinstance(error, CommandFailed):
                 raise NetwrapError(f"{plan.title}: {error}; rolled back", f"netwrap log {op}") from None
             if isinstance(error, Interrupted):
@@ -183,25 +186,30 @@ class Desk:
         try:
             self._finish(op, entries, plan, "done", runner, signals)
         except Interrupted as error:
-            if self._restore(op):
+            if self._restore(op, plan):
                 raise Interrupted(f"{error.message}; what was taken down stands again", f"netwrap log {op}") from None
             talk("netwrap: too late to stop: what is taken down cannot be built up again; finishing")
             self.take_down(title, owners, op=op)
 
-    def _restore(self, op: int) -> bool:
-        """Builds up again what an interrupted teardown took down; False where that cannot be.
+    def _restore(self, op: int, plan: Plan) -> bool:
+        """Builds up again what an interrupted teardown took down, strangers' rules too; False where that cannot be.
 
         A namespace whose handle is gone may be gone itself, or have a new one made in its place.
         """
         entries = [e for e in self.store.entries(op=op) if e.op != op]
-        if any(e.state == "undone" and e.step.probe.kind == "netns" for e in entries):
-            return False
         seen, runner = self.look(inside=_inside(entries)), execute.Shell(self.say)
+        if any(e.step.probe.kind == "netns" and holds(e.step.probe, seen) is False for e in entries):
+            return False
         try:
             for entry in entries:
+                execute.checkpoint()
+                self.store.step_stands(entry.id)  # first: where this is cut off, its probe decides
                 if entry.state == "undone" or holds(entry.step.probe, seen) is False:
+                    execute.checkpoint()
                     runner.run((entry.step,))
-                self.store.step_stands(entry.id)
+            for step in plan.steps:
+                if step.undo is not None and step.inverts == NO_ROW and holds(step.probe, seen) is False:
+                    runner.run((replace(step, do=step.undo),))
         except CommandFailed:
             return False
         self.store.end(op, "rolled back")
@@ -209,13 +217,19 @@ class Desk:
 
     def _back(self, title: str, entries: list[Entry], removes: Iterable[str]) -> tuple[Plan, Facts]:
         """What takes the entries back, and the facts; a handle that somebody has removed is made again for it first."""
-        state, inside = self.store.state(), _inside(entries)
-        containers = [state.containers[ns.name] for ns in inside if ns.name in state.containers]
-        seen = self.look([c.pid for c in containers if c.pid], inside)
+        inside = _inside(entries)
+        containers = self._containers(inside)
+        seen = self.look(watched(containers), inside)
         plan = take_back(title, entries, seen, removes)
-        if first := tuple(mend.handles(plan.steps, seen, state)):
+        handles = self.store.entries(owners={c.owner for c in containers})
+        if first := tuple(mend.handles(plan.steps, handles, containers, seen)):
             plan = take_back(title, entries, after(seen, first), removes)
         return replace(plan, steps=first + plan.steps), seen
+
+    def _containers(self, inside: Iterable[Netns]) -> list[Container]:
+        """The containers that stand and whose namespaces these are."""
+        standing = self.store.state().containers
+        return [standing[ns.name] for ns in inside if ns.name in standing]
 
     def _finish(
         self, op: int, entries: list[Entry], plan: Plan, state: str, runner: Runner, signals: Signals | None = None
@@ -265,7 +279,8 @@ class Desk:
         return (execute.Batch if self.mode.batch else execute.Shell)(self.say, signals)
 
     def _looker(self, inside: Iterable[Netns]) -> Callable[[], Facts]:
-        return partial(self.look, inside=tuple(inside))
+        inside = tuple(inside)
+        return partial(self.look, watched(self._containers(inside)), inside)
 
     def _require_tools(self, plan: Plan) -> None:
         """Finds a missing program before the first change. Errors: NetwrapError."""
@@ -298,6 +313,11 @@ def _machine() -> tuple[str, int]:
 def _typed() -> str:
     """The line that the user typed."""
     return shell_line(["netwrap", *sys.argv[1:]])
+
+
+def watched(containers: Iterable[Container]) -> list[int]:
+    """The pids whose end is that of the containers."""
+    return [c.watched[0] for c in containers if c.watched is not None]
 
 
 @contextlib.contextmanager

@@ -42,8 +42,6 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
         step = entry.step
         if step.probe.key[0] in covered or _container(step.owner) in gone:
             continue
-        if step.probe.kind == "keep":  # a link that forwarded before is away: nothing is missing
-            continue
         mended = again(step, standing, seen, state)
         seen = after(seen, [mended])
         if step is jump:

@@ -14,7 +14,7 @@ from netwrap.errors import CommandFailed, Interrupted, NotRun
 from netwrap.facts import Facts, holds, netns_of
 from netwrap.look import NETNS_DIR, netns_at, read_sysctl
 from netwrap.spawn import Signals, spawn
-from netwrap.steps import SHELL_PID, Cmd, Plan, Step, shell_line
+from netwrap.steps import NO_ROW, SHELL_PID, Cmd, Plan, Step, shell_line
 
 Say = Callable[[str], None]
 Left = tuple[Step, CommandFailed]
@@ -255,8 +255,11 @@ def execute_all(
 
 
 def _still(left: list[Left], seen: Facts, journal: Journal) -> list[Left]:
-    """Those inverses whose effect is still there; that the others have nothing left to do is written down."""
-    gone = [step for step, _ in left if holds(step.probe, seen) is False]
+    """Those whose work is still to be done; that the others have nothing left to do is written down.
+
+    All of them are inverses, but for one that makes the way into a namespace for others.
+    """
+    gone = [s for s, _ in left if holds(s.probe, seen) is (s.kind == "netns attach" and s.inverts == NO_ROW)]
     journal.done([step.inverts for step in gone if step.inverts is not None])
     return [(step, failure) for step, failure in left if step not in gone]
 

@@ -13,12 +13,15 @@ def is_gone(container: Container, seen: Facts) -> bool:
     """Says whether a container's process has ended, or its handle is away: a pid that is used again is not it."""
     if container.boot_id != seen.boot_id:
         return True
-    if container.pid is None:
+    if container.watched is None:
         return not container.netns.is_same(seen.handle(container.name))
-    found = seen.processes.get(container.pid)
-    if found is None or found.starttime != container.starttime:
+    pid, starttime = container.watched
+    found = seen.processes.get(pid)
+    if found is None or found.starttime != starttime:
         return True
-    return found.inode != 0 and not container.netns.is_same(seen.namespace(container.name, found.inode))
+    if container.pid is None or found.inode == 0:
+        return False
+    return not container.netns.is_same(seen.namespace(container.name, found.inode))
 
 
 def endpoint_state(container: Container, entries: Iterable[Entry], seen: Facts) -> str:
@@ -36,5 +39,9 @@ def network_state(network: Network, entries: Iterable[Entry], seen: Facts) -> st
 
 
 def drifted(entries: Iterable[Entry], seen: Facts) -> list[Entry]:
-    """The entries whose step no longer holds. What cannot be seen counts as holding."""
-    return [e for e in entries if e.state != "undone" and holds(e.step.probe, seen) is False]
+    """The entries whose step no longer holds. What cannot be seen counts as holding.
+
+    A link that forwarded before and is away is nobody's loss: that it did is kept for the way back alone.
+    """
+    standing = (e for e in entries if e.state != "undone" and e.step.probe.kind != "keep")
+    return [e for e in standing if holds(e.step.probe, seen) is False]

@@ -35,7 +35,8 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: b
     saved = _rules(unseen)
     handles = look_at_handles()
     processes = {p.pid: p for pid in pids if (p := process(pid)) is not None}
-    spaces: dict[int, Space] = {}
+    own = own_namespace()
+    spaces = {own: _space(())}
     cookies: dict[int, int] = {}
     for pid, found in processes.items():
         cookies[found.inode] = _cookie(f"/proc/{pid}/ns/net")
@@ -49,8 +50,8 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: b
             spaces, inode, ("nsenter", f"--net={NETNS_DIR}/{ns.name}"), f"the network namespace {ns.name!r}", unseen
         )
     return Facts(
-        host=_space(()),
-        inode=own_namespace(),
+        host=spaces[own],
+        inode=own,
         boot_id=boot_id(),
         handles=handles,
         spaces=spaces,
@@ -67,10 +68,15 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: b
     )
 
 
-def alive(pids: Iterable[int]) -> Facts:
-    """What tells whether processes and handles are still there, and no more: quick."""
-    processes = {p.pid: p for pid in pids if (p := process(pid)) is not None}
-    return Facts(boot_id=boot_id(), handles=look_at_handles(), processes=processes)
+def alive(pids: Iterable[int], namespaces: Iterable[Netns]) -> Facts:
+    """What tells whether processes and namespaces are still there, and no more: quick."""
+    handles = look_at_handles()
+    return Facts(
+        boot_id=boot_id(),
+        handles=handles,
+        cookies={handles[ns.name]: _cookie(f"{NETNS_DIR}/{ns.name}") for ns in namespaces if ns.name in handles},
+        processes={p.pid: p for pid in pids if (p := process(pid)) is not None},
+    )
 
 
 def process(pid: int) -> Process | None:

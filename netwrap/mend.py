@@ -10,7 +10,7 @@ from netwrap.errors import NetwrapError
 from netwrap.facts import Facts, Rule, holds, renamed, same_rule
 from netwrap.foresee import after
 from netwrap.health import is_gone
-from netwrap.model import State
+from netwrap.model import Container, State
 from netwrap.steps import NO_ROW, Plan, Step, link, netns, owned
 from netwrap.undo import Entry
 
@@ -54,11 +54,15 @@ def _names(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
             yield replace(link.rename(other.name, name, mac, why, step.probe.ns), owner=step.owner)
 
 
-def handles(steps: Iterable[Step], seen: Facts, state: State) -> Iterator[Step]:
-    """Handles of living containers that somebody has removed: without them the steps cannot work in there."""
-    for name in dict.fromkeys(step.do.ns.name for step in steps if step.do.ns is not None):
-        container = state.containers.get(name)
-        if container is None or container.pid is None or name in seen.handles or is_gone(container, seen):
+def handles(
+    steps: Iterable[Step], standing: Iterable[Entry], containers: Iterable[Container], seen: Facts
+) -> Iterator[Step]:
+    """Handles of ours that somebody has removed from containers that live: without them no step works in there."""
+    names = {step.do.ns.name for step in steps if step.do.ns is not None}
+    names &= {entry.step.probe.key[0] for entry in standing if entry.step.probe.kind == "netns"}
+    for container in containers:
+        name = container.name
+        if name not in names or container.pid is None or name in seen.handles or is_gone(container, seen):
             continue
         why = f"/run/netns/{name} was removed by somebody: it is made again, to take back what is in there."
         yield replace(netns.attach(container.netns, container.pid, why), owner=container.owner, inverts=NO_ROW)

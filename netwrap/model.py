@@ -82,6 +82,8 @@ class Container:
     """Of its namespace, as the inode is."""
     started: bool = False
     """True where `netwrap run` started the process, in mount, pid and uts namespaces of its own."""
+    supervisor: tuple[int, int] | None = None
+    """Pid and start time of the `netwrap run` that is about to start it: who looks after it until its pid is known."""
 
     @property
     def owner(self) -> str:
@@ -90,6 +92,13 @@ class Container:
     @property
     def netns(self) -> Netns:
         return Netns(self.name, self.inode, self.cookie)
+
+    @property
+    def watched(self) -> tuple[int, int] | None:
+        """Pid and start time of the process whose end is the container's; None where it is a namespace alone."""
+        if self.pid is None or self.starttime is None:
+            return self.supervisor
+        return (self.pid, self.starttime)
 
 
 @dataclass(frozen=True)
@@ -196,6 +205,8 @@ class State:
     publications: tuple[Publication, ...] = ()
     links: tuple[NetworkLink, ...] = ()
     owners: frozenset[str] = frozenset()
+    half_removed: frozenset[str] = frozenset()
+    """Owners whose teardown has failed: some of their steps are taken back, and some are left."""
     last: dict[str, IPv4Address] = field(default_factory=dict)
 
     def endpoints_of(self, *, container: str | None = None, network: str | None = None) -> tuple[Endpoint, ...]:
@@ -228,6 +239,7 @@ class State:
             tuple(p for p in self.publications if p.owner not in gone),
             tuple(li for li in self.links if li.owner not in gone),
             self.owners - gone,
+            self.half_removed - gone,
             self.last,
         )
 

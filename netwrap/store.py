@@ -37,6 +37,8 @@ class Store:
             if write:
                 statedir.prepare(directory)
             self._db = self._open(write)
+            if not write:  # who reads reads one moment, whatever is written meanwhile, and keeps nobody from writing
+                self._db = self._copied(":memory:")
             self._migrate(self._check(), write)
 
     def _open(self, write: bool) -> sqlite3.Connection:
@@ -50,10 +52,8 @@ class Store:
             raise StateFailed(f"state file {self.path}: its last write was cut off or goes on", "sudo netwrap log")
         if self.path.stat().st_size == 0:
             return self._with_schema(str(self.path) if write else ":memory:")
-        db = self._connect(f"file:{_uri(self.path)}?mode={'rw' if may_write else 'ro'}")
-        if not write:  # it may roll back what a crash has left, and no more
-            db.execute("PRAGMA query_only = ON")
-        return db
+        # Who reads may roll back what a crash has left, and no more.
+        return self._connect(f"file:{_uri(self.path)}?mode={'rw' if may_write else 'ro'}")
 
     def _connect(self, name: str) -> sqlite3.Connection:
         db = sqlite3.connect(name, uri=name.startswith("file:"), isolation_level=None, timeout=30)
@@ -66,8 +66,15 @@ class Store:
             schema.bring_up(db, 0)
         return db
 
+    def _copied(self, name: str) -> sqlite3.Connection:
+        """A copy of the database, which is closed."""
+        db = self._connect(name)
+        with contextlib.closing(self._db):
+            self._db.backup(db)
+        return db
+
     def _migrate(self, version: int, write: bool) -> None:
-        """Brings an older file to the version of today, and keeps a copy; who only reads does so in memory."""
+        """Brings an older file to the version of today, and keeps a copy; who only reads has a copy already."""
         if version == schema.VERSION:
             return
         if write:
@@ -76,11 +83,6 @@ class Store:
                 self._db.backup(db)
             os.replace(f"{copy}.new", copy)
             self.migrated_from = version
-        else:
-            memory = self._connect(":memory:")
-            self._db.backup(memory)
-            self._db.close()
-            self._db = memory
         schema.bring_up(self._db, version)
 
     def _check(self) -> int:
@@ -142,6 +144,13 @@ class Store:
             ]
             owners = {row[0] for row in self._db.execute("SELECT DISTINCT owner FROM step WHERE state != 'undone'")}
             owners |= {row[0] for row in self._db.execute("SELECT owner FROM object")}
+            half = {
+                row[0]
+                for row in self._db.execute(
+                    "SELECT DISTINCT owner FROM step JOIN operation ON operation.id = step.undone_by"
+                    " WHERE step.state = 'undoing' AND operation.state = 'failed'"
+                )
+            }
             last = {row["network"]: IPv4Address(row["last"]) for row in self._db.execute("SELECT * FROM ipam")}
         return State(
             networks={o.name: o for o in objects if isinstance(o, Network)},
@@ -150,6 +159,7 @@ class Store:
             publications=tuple(o for o in objects if isinstance(o, Publication)),
             links=tuple(o for o in objects if isinstance(o, NetworkLink)),
             owners=frozenset(owners),
+            half_removed=frozenset(half),
             last=last,
         )
 
@@ -235,6 +245,11 @@ class Store:
                 "UPDATE step SET state = CASE state WHEN 'undoing' THEN 'undone' ELSE 'done' END WHERE id = ?",
                 [(row,) for row in rows],
             )
+
+    def step_is(self, row: int, step: Step) -> None:
+        """Writes a step anew, once more is known of what it made."""
+        with self._transaction():
+            self._db.execute("UPDATE step SET data = ? WHERE id = ?", (codec.dump_step(step), row))
 
     def step_stands(self, row: int) -> None:
         """Writes down that a step which was taken back stands again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netwrap import health, mend
-from netwrap.desk import Desk, Mode, changing, reading
+from netwrap.desk import Desk, Mode, changing, reading, watched
 from netwrap.errors import BadInput
 from netwrap.facts import Facts
 from netwrap.look import alive
@@ -37,8 +37,9 @@ def clear(desk: Desk) -> list[str]:
 
 
 def _gone(state: State) -> list[Container]:
-    seen = alive(c.pid for c in state.containers.values() if c.pid)
-    return [c for c in state.containers.values() if health.is_gone(c, seen)]
+    containers = state.containers.values()
+    seen = alive(watched(containers), [c.netns for c in containers])
+    return [c for c in containers if health.is_gone(c, seen)]
 
 
 def _owners_of(container: Container, state: State) -> list[str]:

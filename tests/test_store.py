@@ -328,18 +328,20 @@ def test_reading_writes_nothing(opened: Store) -> None:
     before = opened.path.read_bytes()
     again = reopened(opened)
     assert again.state().networks == {"n": NET}
-    with pytest.raises(NetwrapError):
-        again.begin("build", "build", MACHINE)
+    again.begin("build", "build", MACHINE)  # on its own copy
     assert opened.path.read_bytes() == before
     again.close()
 
 
-def test_a_reader_beside_a_writer_sees_what_was_written(opened: Store) -> None:
+def test_a_reader_beside_a_writer_sees_one_moment_and_keeps_nobody_from_writing(opened: Store) -> None:
     op = opened.begin("build", "build", MACHINE)
-    reader = Store(opened.directory, write=False)
+    early = Store(opened.directory, write=False)
     opened.add(op, [NET])
-    assert reader.state().networks == {"n": NET}
-    reader.close()
+    assert early.state().networks == {}
+    late = Store(opened.directory, write=False)
+    assert late.state().networks == {"n": NET}
+    opened.end(op, "done", removes=[NET.owner])
+    assert late.state().networks == {"n": NET}
 
 
 def test_everybody_may_read_and_only_the_owner_may_write(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class World:
             monkeypatch.setattr(module, "require", lambda _: None)
         monkeypatch.setattr(desk, "look", lambda *a, **k: self.kernel.facts(*a, **k))
         monkeypatch.setattr(desk, "need_root", lambda *_: None)
-        monkeypatch.setattr(upkeep, "alive", lambda pids: self.kernel.facts(pids))
+        monkeypatch.setattr(upkeep, "alive", lambda *a: self.kernel.facts(*a))
         monkeypatch.setattr(desk, "boot_id", lambda: self.kernel.boot_id)
         monkeypatch.setattr(desk, "own_namespace", lambda: HOST)
         # For speed: the command line is put together once, and nothing waits for the disk.
