@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from netwrap.desk import Desk, Mode, changing, reading
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
 from netwrap.facts import Facts
 from netwrap.look import look_at_handles
-from netwrap.model import Endpoint, Netns, Publication, PublishedPort, State
+from netwrap.model import Endpoint, Netns, Publication, PublishedPort, State, is_name
 from netwrap.plan import ConnectWish, NetworkWish
 from netwrap.spawn import spawn
 from netwrap.steps import shell_line
@@ -134,7 +135,7 @@ def _pid_of(container: str) -> int:
         except CommandFailed as error:
             said.append(f"{engine}: {error.stderr or error}")
             continue
-        if answer.isdigit() and int(answer) > 0:
+        if re.fullmatch("[1-9][0-9]{0,9}", answer):
             return int(answer)
         said.append(f"{engine}: it is not running")
     raise BadInput(f"container {container!r}: {'; '.join(said)}", f"{engines[0]} ps")
@@ -234,7 +235,7 @@ def standing(mode: Mode) -> State:
 
 def handles() -> list[str]:
     """The handles in /run/netns, for completion."""
-    return sorted(look_at_handles())
+    return sorted(filter(is_name, look_at_handles()))
 
 
 def drivers() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,9 @@ from pathlib import Path
 from types import FrameType
 
 from netwrap.init import FORWARDED, IGNORED_BY_PYTHON, TERMINAL, heeded
+
+PYTHON = (sys.executable, "-P", "-m")
+"""What runs a module of ours. `-P`: in whatever directory we are, no package that lies there is taken for it."""
 
 
 def background(words: Sequence[str]) -> int:
@@ -51,7 +55,7 @@ class Attended:
         `started` is told the command's pid, None where it has ended; `forked`: `unshare --fork` is before netwrap.init.
         """
         with _terminal() as lent:
-            environment = os.environ | ({TERMINAL: "1"} if lent else {})
+            environment = {k: v for k, v in os.environ.items() if k != TERMINAL} | ({TERMINAL: "1"} if lent else {})
             child = os.posix_spawnp(words[0], words, environment, setsigmask=FORWARDED, setsigdef=IGNORED_BY_PYTHON)
             self._parent = _child_of(child) if forked else child
             for number in self._early:
@@ -122,7 +126,7 @@ def pidfd(pid: int) -> Iterator[int | None]:
     """A descriptor that is readable when the process has ended (pidfd_open(2)); None where it has already."""
     try:
         fd = os.pidfd_open(pid)
-    except OSError:
+    except (OSError, OverflowError):
         yield None
         return
     try:

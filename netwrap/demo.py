@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from netwrap import app, sandbox
-from netwrap.attend import background, foreground
+from netwrap.attend import PYTHON, background, foreground
 from netwrap.desk import Mode
 from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.facts import Facts
@@ -46,7 +45,7 @@ class Story:
         """Runs a netwrap command as one types it. Errors: NetwrapError where it fails."""
         words = (*words, "--step") if changes and self.step else words
         say(f"$ {shell_line(('netwrap', *words))}")
-        if foreground([sys.executable, "-m", "netwrap", *words]) != 0:
+        if foreground([*PYTHON, "netwrap", *words]) != 0:
             raise NetwrapError(f"netwrap {shell_line(words)} failed in the demo", "netwrap sandbox --lan")
         say("")
 
@@ -94,7 +93,7 @@ def tell(*, step: bool) -> int:
 
 def _container(name: str) -> int:
     """Starts a process in a network namespace of its own; it serves on port 80. Gives its pid."""
-    words = ["unshare", "--net", sys.executable, "-m", "netwrap.peer", name, "80"]
+    words = ["unshare", "--net", *PYTHON, "netwrap.peer", name, "80"]
     pid = background(words)
     for _ in range(2000):
         found = process(pid)

@@ -96,7 +96,7 @@ class Desk:
         try:
             return after(look(pids, inside, hooks=hooks), self.cleared.steps)
         except CommandFailed as error:
-            raise NetwrapError(str(error), "ip addr show") from None
+            raise NetwrapError(str(error), f"{error.line}  # shows what it says") from None
 
     def look_at_all(self, *, hooks: bool = False) -> Facts:
         """Looks at the host and at all containers that stand."""
@@ -311,8 +311,11 @@ def _machine() -> tuple[str, int]:
 
 
 def _typed() -> str:
-    """The line that the user typed."""
-    return shell_line(["netwrap", *sys.argv[1:]])
+    """The line that the user typed. What is started by it may have secrets among its words, and everybody may read."""
+    words = sys.argv[1:]
+    if "--" in words and words[:1] != ["sandbox"]:
+        words = [*words[: words.index("--") + 1], "…"]
+    return shell_line(["netwrap", *words]).encode(errors="backslashreplace").decode()
 
 
 def watched(containers: Iterable[Container]) -> list[int]:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import count, groupby
+from itertools import count, groupby, pairwise
 from typing import Protocol
 
 from netwrap.errors import CommandFailed, Interrupted, NotRun
@@ -15,6 +15,7 @@ from netwrap.facts import Facts, holds, netns_of
 from netwrap.look import NETNS_DIR, netns_at, read_sysctl
 from netwrap.spawn import Signals, spawn
 from netwrap.steps import NO_ROW, SHELL_PID, Cmd, Plan, Step, shell_line
+from netwrap.terminal import talk
 
 Say = Callable[[str], None]
 Left = tuple[Step, CommandFailed]
@@ -196,7 +197,9 @@ def restore_script(commands: Iterable[Cmd]) -> str:
 
 
 def _resolved(words: Iterable[str]) -> tuple[str, ...]:
-    return tuple(str(os.getpid()) if w == SHELL_PID else w for w in words)
+    """The words with the shell's own pid in them where a shell would have it: behind `netns`."""
+    words = tuple(words)
+    return tuple(str(os.getpid()) if pair == ("netns", SHELL_PID) else pair[1] for pair in pairwise(("", *words)))
 
 
 # ---- executing
@@ -259,6 +262,10 @@ def _still(left: list[Left], seen: Facts, journal: Journal) -> list[Left]:
 
     All of them are inverses, but for one that makes the way into a namespace for others.
     """
+    for step, failure in left:
+        if step.probe.kind == "flows":  # nothing stands because of it, but connections may go on as they were
+            talk(f"netwrap: {failure}")
+    left = [pair for pair in left if pair[0].probe.kind != "flows"]
     gone = [s for s, _ in left if holds(s.probe, seen) is (s.kind == "netns attach" and s.inverts == NO_ROW)]
     journal.done([step.inverts for step in gone if step.inverts is not None])
     return [(step, failure) for step, failure in left if step not in gone]

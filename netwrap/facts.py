@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -13,9 +14,10 @@ from netwrap.steps import Probe
 
 Rule = tuple[str, ...]
 
-SPACE = ("ip", "-j", "-d", "-batch", "-")
+SPACE = ("ip", "-N", "-j", "-d", "-batch", "-")
 QUESTIONS = "addr show\nroute show table all root 0.0.0.0/0\nrule show\n"
-"""For SPACE: a JSON array a line. `-4` would leave out links without IPv4; `root 0.0.0.0/0` is all of IPv4."""
+"""For SPACE: a JSON array a line. `-N`: groups and tables by number, whatever names /etc/iproute2 has for them. `-4`
+would leave out links without IPv4; `root 0.0.0.0/0` is all of IPv4."""
 HOOKS = ("nft", "-j", "list", "ruleset")
 RULES = ("iptables-save",)  # lists the tables that are there; unlike `iptables -S` it makes none
 
@@ -29,7 +31,7 @@ class Link:
     kind: str = ""
     up: bool = False
     master: str | None = None
-    group: str = "default"
+    group: str = "0"
     mtu: int = 1500
     hairpin: bool = False
     altnames: tuple[str, ...] = ()
@@ -237,7 +239,7 @@ def _holds_on_link(probe: Probe, space: Space) -> bool:
 
 def parse_space(text: str) -> Space:
     """Reads the answers of one namespace to QUESTIONS. Errors: ValueError, KeyError, TypeError, AttributeError."""
-    objects, routes, policy = (json.loads(line) for line in text.splitlines())
+    objects, routes, policy = (json.loads(line, strict=False) for line in text.split("\n") if line)
     links: dict[str, Link] = {}
     addrs: set[tuple[str, str]] = set()
     for row in objects:
@@ -247,12 +249,17 @@ def parse_space(text: str) -> Space:
         links[name] = _link(row)
         addrs.update((name, f"{a['local']}/{a['prefixlen']}") for a in row.get("addr_info", ()) if "local" in a)
     found = tuple(
-        Route(r["dst"], hop.get("dev"), hop.get("gateway"), r.get("table", "main"), _mtu(r))
+        Route(r["dst"], hop.get("dev"), hop.get("gateway"), _table(r), _mtu(r))
         for r in routes
         for hop in r.get("nexthops", (r,))
     )
-    sources = frozenset((r["src"], str(r["table"])) for r in policy if "table" in r)
+    sources = frozenset((r["src"], _table(r)) for r in policy if "table" in r)
     return Space(links, frozenset(addrs), found, sources)
+
+
+def _table(row: dict[str, Any]) -> str:
+    """A table of routes, by the name that every machine has for it (ip-route(8)), else by its number."""
+    return {"253": "default", "254": "main", "255": "local"}.get(str(row["table"]), str(row["table"]))
 
 
 def _mtu(route: dict[str, Any]) -> int | None:
@@ -267,7 +274,7 @@ def _link(row: dict[str, Any]) -> Link:
         kind=info.get("info_kind", ""),
         up="UP" in row["flags"],
         master=row.get("master"),
-        group=row.get("group", "default"),
+        group=row.get("group", "0"),
         mtu=row.get("mtu", 1500),
         hairpin=bool(info.get("info_slave_data", {}).get("hairpin", False)),
         altnames=tuple(row.get("altnames", ())),
@@ -278,25 +285,51 @@ def parse_rules(text: str) -> dict[tuple[str, str], tuple[Rule, ...]]:
     """Reads the output of iptables-save (iptables-save(8)): chains and their rules, without counters."""
     rules: dict[tuple[str, str], list[Rule]] = {}
     table = ""
-    for line in text.splitlines():
-        if line.startswith("*"):
-            table = line[1:].strip()
-        elif line.startswith(":"):
-            rules.setdefault((table, line[1:].split()[0]), [])
-        elif line.startswith("-A "):
-            _, chain, *words = shlex.split(line)
-            rules.setdefault((table, chain), []).append(tuple(words))
+    for first, *words in _saved(text):
+        if first.startswith("*"):
+            table = first[1:]
+        elif first.startswith(":"):
+            rules.setdefault((table, first[1:]), [])
+        elif first == "-A":
+            rules.setdefault((table, words[0]), []).append(tuple(words[1:]))
     return {chain: tuple(found) for chain, found in rules.items()}
+
+
+def _saved(text: str) -> Iterator[list[str]]:
+    """The lines of iptables-save as words; a comment in quotes may hold line ends, and anything else.
+
+    Errors: ValueError for a line of another kind: `# Table … is incompatible` comes in place of a table's rules.
+    """
+    end = 0
+    for found in _SAVED_LINE.finditer(text):
+        if found.start() != end:
+            break
+        end = found.end()
+        line = found.group()
+        if line.startswith("#") and "is incompatible" in line:
+            raise ValueError(line.strip("# \n"))
+        if line.startswith("#") or not line.strip():
+            continue
+        words = [re.sub(r"\\(.)", r"\1", quoted) if quoted else bare for quoted, bare in _SAVED_WORD.findall(line)]
+        if not line.startswith(("*", ":", "-A ", "COMMIT")):
+            raise ValueError(f"{line.strip()!r}")
+        yield words
+    if end != len(text):
+        raise ValueError(f"{text[end : end + 80]!r}")
+
+
+_SAVED_LINE = re.compile(r"""(?:[^"\n]|"(?:[^"\\]|\\.)*")*\n""", re.DOTALL)
+_SAVED_WORD = re.compile(r"""(?:"((?:[^"\\]|\\.)*)"|([^ "\n]+))""", re.DOTALL)
 
 
 def parse_policies(text: str) -> dict[tuple[str, str], str]:
     """Reads the output of iptables-save: what becomes of packets that no rule of a built-in chain decides."""
     policies, table = {}, ""
-    for line in text.splitlines():
-        if line.startswith("*"):
-            table = line[1:].strip()
-        elif line.startswith(":") and (words := line[1:].split())[1] != "-":
-            policies[table, words[0]] = words[1]
+    for first, *words in _saved(text):
+        if first.startswith("*"):
+            table = first[1:]
+        elif first.startswith(":") and words[0] != "-":
+            policies[table, first[1:]] = words[0]
     return policies
 
 

@@ -8,8 +8,9 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from netwrap import facts
@@ -29,10 +30,12 @@ _CONF = Path("/proc/sys/net/ipv4/conf")
 def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: bool = False) -> Facts:
     """Looks at the host, the processes, and into the namespaces: theirs and those with a handle; at nftables if asked.
 
-    Errors: CommandFailed where `ip` answers for the host with an error, NetwrapError where it is missing.
+    Errors: CommandFailed where a command fails or says what cannot be read, NetwrapError where one is missing.
     """
     unseen: list[str] = []
     saved = _rules(unseen)
+    with _readable(facts.RULES):
+        rules, policies = facts.parse_rules(saved or ""), facts.parse_policies(saved or "")
     handles = look_at_handles()
     processes = {p.pid: p for pid in pids if (p := process(pid)) is not None}
     own = own_namespace()
@@ -40,15 +43,15 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: b
     cookies: dict[int, int] = {}
     for pid, found in processes.items():
         cookies[found.inode] = _cookie(f"/proc/{pid}/ns/net")
-        _look_into(
-            spaces, found.inode, ("nsenter", "-t", str(pid), "-n"), f"the network namespace of process {pid}", unseen
+        where = _Where(
+            ("nsenter", "-t", str(pid), "-n"), f"the network namespace of process {pid}", f"/proc/{pid}/ns/net"
         )
+        _look_into(spaces, found.inode, where, unseen)
     for ns in namespaces:
-        inode = handles.get(ns.name, 0)
-        cookies[inode] = _cookie(f"{NETNS_DIR}/{ns.name}")
-        _look_into(
-            spaces, inode, ("nsenter", f"--net={NETNS_DIR}/{ns.name}"), f"the network namespace {ns.name!r}", unseen
-        )
+        inode, path = handles.get(ns.name, 0), f"{NETNS_DIR}/{ns.name}"
+        cookies[inode] = _cookie(path)
+        where = _Where(("nsenter", f"--net={path}"), f"the network namespace {ns.name!r}", path)
+        _look_into(spaces, inode, where, unseen)
     return Facts(
         host=spaces[own],
         inode=own,
@@ -56,8 +59,8 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: b
         handles=handles,
         spaces=spaces,
         cookies=cookies,
-        rules=facts.parse_rules(saved or ""),
-        policies=facts.parse_policies(saved or ""),
+        rules=rules,
+        policies=policies,
         hooks=_hooks() if hooks else (),
         sysctls=_sysctls(),
         processes=processes,
@@ -112,7 +115,7 @@ def _cookie(path: str) -> int:
     found = [0]
 
     def ask() -> None:
-        with suppress(OSError), open(path) as handle:
+        with suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as handle:
             if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _CLONE_NEWNET) == 0:
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
                     found[0] = int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
@@ -144,23 +147,42 @@ def own_namespace() -> int:
 
 
 def _space(where: tuple[str, ...]) -> Space:
-    answer = spawn((*where, *facts.SPACE), facts.QUESTIONS)
+    words = (*where, *facts.SPACE)
+    with _readable(words):
+        return facts.parse_space(spawn(words, facts.QUESTIONS))
+
+
+@contextmanager
+def _readable(words: tuple[str, ...]) -> Iterator[None]:
+    """Errors: CommandFailed where a parser does not know what a command says."""
     try:
-        return facts.parse_space(answer)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CommandFailed(shell_line((*where, *facts.SPACE)), 0, f"what it says cannot be read: {error}") from None
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CommandFailed(shell_line(words), 0, f"what it says cannot be read: {error}") from None
 
 
-def _look_into(spaces: dict[int, Space], inode: int, where: tuple[str, ...], what: str, unseen: list[str]) -> None:
+@dataclass(frozen=True)
+class _Where:
+    """A namespace: what runs a command in it, what it is called, and a path that leads there."""
+
+    enter: tuple[str, ...]
+    what: str
+    path: str
+
+
+def _look_into(spaces: dict[int, Space], inode: int, where: _Where, unseen: list[str]) -> None:
+    """Errors: CommandFailed, unless it has ended while we looked: what cannot be seen might be anybody's."""
     if inode in spaces or (not inode and os.geteuid() == 0):
         return
-    if os.geteuid() == 0:
-        try:
-            spaces[inode] = _space(where)
-            return
-        except CommandFailed:  # it ended while we looked
-            return
-    unseen.append(f"{what} cannot be seen without root; taken as untouched by others")
+    if os.geteuid() != 0:
+        unseen.append(f"{where.what} cannot be seen without root; taken as untouched by others")
+        return
+    try:
+        spaces[inode] = _space(where.enter)
+    except CommandFailed:
+        with suppress(OSError):
+            if os.stat(where.path).st_ino == inode:
+                raise
 
 
 def _rules(unseen: list[str]) -> str | None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from netwrap import init
-from netwrap.attend import Attended, handling
+from netwrap.attend import PYTHON, Attended, handling
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
 from netwrap.spawn import require, spawn
 
@@ -72,7 +71,7 @@ def enter(command: list[str], *, around: bool) -> int:
     require(["ip", "mount", "setpriv", "sysctl", "unshare"])
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     _refuse_without_namespaces(user)
-    inside = [sys.executable, "-m", "netwrap", "sandbox-host", *(["--lan"] if around else []), "--", *command]
+    inside = [*PYTHON, "netwrap", "sandbox-host", *(["--lan"] if around else []), "--", *command]
     words = [
         *("setpriv", "--pdeathsig", "KILL", "unshare", *user, "--mount", "--pid", "--fork", "--kill-child"),
         *("--mount-proc", "unshare", "--net", *inside),

@@ -131,7 +131,7 @@ def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | Non
         late.cancel()
         if signals is not None:
             signals.child = None
-    return str(child.stdout.decode(errors="replace"))
+    return str(child.stdout.decode(errors="surrogateescape"))  # what is given back to a command has to be the same
 
 
 def end(child: Any) -> None:

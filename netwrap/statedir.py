@@ -47,6 +47,20 @@ def refuse_writable_by_others(path: Path) -> None:
         )
 
 
+def worker(directory: Path) -> str | None:
+    """Who holds the lock, for who only reads; None where nobody does, or it may not be asked."""
+    with contextlib.suppress(OSError), open(directory / "lock", opener=_not_waiting) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return file.read(200).strip() or "another netwrap"
+    return None
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def make_sure_of_room(directory: Path) -> None:
     """Takes as much of the disk as a journal may need, and gives it back. Errors: OSError where it is full."""
     with tempfile.TemporaryFile(dir=directory) as file:
@@ -68,11 +82,15 @@ def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
     try:
         prepare(directory)
         with readable_by_all():
-            fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.fchmod(fd, 0o600)  # who may open it may hold it, and keep everybody else waiting
     except OSError as error:
         raise unusable(directory, error) from None
     try:
-        _acquire(fd, waiting)
+        try:
+            _acquire(fd, waiting)
+        except OSError as error:
+            raise unusable(directory, error) from None
         with contextlib.suppress(OSError):  # a full disk: nobody learns for whom he waits, no more
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"netwrap {title} (pid {os.getpid()})\n".encode(errors="backslashreplace"), 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,18 +43,36 @@ class Store:
             self._migrate(self._check(), write)
 
     def _open(self, write: bool) -> sqlite3.Connection:
-        if not self.path.exists():  # the file is made with the first operation: what is refused leaves none
+        if not os.path.lexists(self.path):  # it is made with the first operation: what is refused leaves none
             self._is_new = write
             return self._with_schema(":memory:")
-        statedir.refuse_writable_by_others(self.path)
+        for path in (self.directory, self.path):  # beside a file that is right, others may put a journal of SQLite's
+            statedir.refuse_writable_by_others(path)
+        if not self.path.is_file():
+            raise sqlite3.DatabaseError("it is no file")
         # A crash may have left a journal of SQLite's, which only who may write can roll back.
         may_write = write or (os.access(self.path, os.W_OK) and os.access(self.directory, os.W_OK))
-        if not may_write and self.path.with_name(FILE + "-journal").exists():
-            raise StateFailed(f"state file {self.path}: its last write was cut off or goes on", "sudo netwrap log")
+        if not may_write and not self._is_at_rest():
+            raise StateFailed(
+                f"state file {self.path}: its last write was cut off, and only its owner can see to it",
+                f"sudo netwrap --state-dir {shlex.quote(str(self.directory))} log",
+            )
         if self.path.stat().st_size == 0:
-            return self._with_schema(str(self.path) if write else ":memory:")
+            return self._with_schema(self._as_uri("rw") if write else ":memory:")
         # Who reads may roll back what a crash has left, and no more.
-        return self._connect(f"file:{_uri(self.path)}?mode={'rw' if may_write else 'ro'}")
+        return self._connect(self._as_uri("rw" if may_write else "ro"))
+
+    def _as_uri(self, mode: str) -> str:
+        return f"{self.path.absolute().as_uri()}?mode={mode}"
+
+    def _is_at_rest(self) -> bool:
+        """Says whether nothing is being written, or was cut off; waits for a write that goes on."""
+        journal = self.path.with_name(FILE + "-journal")
+        for _ in range(100):
+            if not journal.exists():
+                return True
+            time.sleep(0.02)
+        return False
 
     def _connect(self, name: str) -> sqlite3.Connection:
         db = sqlite3.connect(name, uri=name.startswith("file:"), isolation_level=None, timeout=30)
@@ -79,6 +98,7 @@ class Store:
             return
         if write:
             copy = self.path.with_name(f"{FILE}.v{version}")
+            Path(f"{copy}.new").unlink(missing_ok=True)
             with statedir.readable_by_all(), contextlib.closing(self._connect(f"{copy}.new")) as db:
                 self._db.backup(db)
             os.replace(f"{copy}.new", copy)
@@ -93,7 +113,7 @@ class Store:
                 "netwrap --state-dir DIR …  # another state; or use the newer netwrap",
             )
         tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if version == 0 or not tables >= {"operation", "step", "object", "ipam", "machine"}:
+        if version < 1 or not tables >= {"operation", "step", "object", "ipam", "machine"}:
             raise sqlite3.DatabaseError("it is a database, but not netwrap's")
         answer = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if answer != "ok":
@@ -105,17 +125,22 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise StateFailed(
-                f"state file {self.path}: {error}",
-                f"ls -ld {self.directory}; df {self.directory}",
-            ) from None
+            if "decode" in str(error):  # "Could not decode to UTF-8 column"
+                raise self._corrupt(error) from None
+            hint = f"ls -ld {self.directory}; df {self.directory}"
+            if "locked" in str(error):
+                hint = f"fuser -v {self.path}  # who reads it, and does not end"
+            raise StateFailed(f"state file {self.path}: {error}", hint) from None
         except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
-            raise BadInput(
-                f"state file {self.path} is corrupt: {error}",
-                f"mv {self.path} {self.path}.corrupt  # keeps it; the next command begins anew",
-            ) from None
+            raise self._corrupt(error) from None
         except OSError as error:
             raise statedir.unusable(self.directory, error) from None
+
+    def _corrupt(self, error: Exception) -> BadInput:
+        return BadInput(
+            f"state file {self.path} is corrupt: {error}",
+            f"mv {self.path} {self.path}.corrupt  # keeps it; the next command begins anew",
+        )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -187,7 +212,7 @@ class Store:
             statedir.make_sure_of_room(self.directory)
         if self._is_new:
             with self._errors():
-                self._db, self._is_new = self._with_schema(str(self.path)), False
+                self._db, self._is_new = self._with_schema(self._as_uri("rwc")), False
         with self._transaction():
             cursor = self._db.execute(
                 "INSERT INTO operation (at, title, kind, state, command, removes, boot_id)"
@@ -317,7 +342,7 @@ class Store:
             rows = self._db.execute("SELECT * FROM operation ORDER BY id").fetchall()
             return [
                 Operation(
-                    r["id"], r["at"], r["title"], r["kind"], r["state"], r["command"], tuple(json.loads(r["removes"]))
+                    r["id"], float(r["at"]), r["title"], r["kind"], r["state"], r["command"], _words(r["removes"])
                 )
                 for r in rows
             ]
@@ -337,5 +362,5 @@ _STEPS = (
 _IN_ORDER = "ORDER BY coalesce(place, step.id), step.id"
 
 
-def _uri(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))

@@ -6,14 +6,13 @@ import os
 import select
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from netwrap import app, health, plan, upkeep
 from netwrap.app import Target
-from netwrap.attend import Attended, handling, pidfd
+from netwrap.attend import PYTHON, Attended, handling, pidfd
 from netwrap.desk import Mode, changing, need_root, reading
 from netwrap.errors import BadInput, Interrupted, NetwrapError
 from netwrap.look import process
@@ -24,7 +23,7 @@ from netwrap.steps import Plan, shell_line
 from netwrap.terminal import talk
 from netwrap.views.script import run_script
 
-_INIT = (sys.executable, "-m", "netwrap.init")
+_INIT = (*PYTHON, "netwrap.init")
 _PARENT = ("unshare", "--uts", "--pid", *_INIT)
 _FIRST = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--mount-proc")
 

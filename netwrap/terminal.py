@@ -13,7 +13,11 @@ def talk(text: str) -> None:
     """Says something to the user: stderr, as stdout is the result. Nobody has to listen."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+            print(text.translate(_HARMLESS), file=sys.stderr, flush=True)
+
+
+_HARMLESS = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"}
+"""What a link, a comment or a command's error has in it might be meant for the terminal (console_codes(4))."""
 
 
 def read_key(prompt: str) -> str:

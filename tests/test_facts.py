@@ -59,8 +59,8 @@ def test_links_are_read_with_kind_master_group_and_names() -> None:
     assert HOST.links["testbridge"] == Link("testbridge", BR_MAC, "bridge", True, None, "28279", 1500)
     assert HOST.links[VETH] == Link(VETH, VETH_MAC, "veth", True, "testbridge", "28279", 1500, True)
     assert HOST.links["lan0"].altnames == ("enp0s1",)
-    assert HOST.links["lo"] == Link("lo", "00:00:00:00:00:00", "", True, None, "default", 65536)
-    assert BIRD2.links["eth0"] == Link("eth0", ETH0_MAC, "veth", True, None, "default", 1500)
+    assert HOST.links["lo"] == Link("lo", "00:00:00:00:00:00", "", True, None, "0", 65536)
+    assert BIRD2.links["eth0"] == Link("eth0", ETH0_MAC, "veth", True, None, "0", 1500)
 
 
 def test_a_link_is_there_by_its_altname_too() -> None:
@@ -114,7 +114,7 @@ def test_what_routes_and_addresses_use_is_occupied_and_default_routes_are_not() 
 
 
 def test_a_default_route_with_an_mtu_of_its_own_has_that() -> None:
-    answer = '[{"dst": "default", "gateway": "192.168.1.1", "dev": "eth0", "flags": [], "metrics": [{"mtu": 1400}]}]'
+    answer = '[{"dst": "default", "gateway": "192.168.1.1", "dev": "eth0", "table": "254", "metrics": [{"mtu": 1400}]}]'
     space = replace(parse_space(f"[]\n{answer}\n[]"), links={"eth0": Link("eth0", "")})
     assert Facts(host=space).default_mtu() == 1400
 

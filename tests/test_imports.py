@@ -19,6 +19,7 @@ ROOT = Path(netwrap.__file__).parent
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
+    "terminal": set(),
     "model": {"errors"},
     "parse": {"model", "errors"},
     "ipam": {"errors"},
@@ -40,10 +41,9 @@ MAY_IMPORT = {
     "init": set(),  # it runs inside a container: nothing of netwrap's is there with it
     "spawn": {"init", "steps", "errors"},  # of steps: shell_line, how a command is written in an error
     "look": {"spawn", "facts", "steps", "model", "errors"},
-    "execute": {"look", "spawn", "facts", "steps", "errors"},  # of look: what an exit code cannot tell
+    "execute": {"terminal", "look", "spawn", "facts", "steps", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
     "store": {"statedir", "schema", "codec", "undo", "steps", "model", "errors"},
-    "terminal": set(),
     "desk": {
         *("terminal", "store", "statedir", "schema", "execute", "spawn", "look", "undo", "mend", "foresee"),
         *("views", "facts", "steps", "model", "errors"),
@@ -68,7 +68,7 @@ MAY_IMPORT = {
         *("undo", "facts", "model", "errors"),
     },
     "cli": {
-        *("app", "supervise", "upkeep", "checkup", "sandbox", "demo"),
+        *("app", "supervise", "upkeep", "checkup", "sandbox", "demo", "attend"),
         "desk",  # Mode: how a command is to be carried out
         "plan",  # the wishes
         *("terminal", "views", "parse", "model", "errors", ""),

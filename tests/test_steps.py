@@ -222,7 +222,7 @@ def test_a_command_in_a_namespace_says_so_in_its_line() -> None:
 
 
 def test_a_bang_and_the_shells_pid_are_bare_and_other_words_are_quoted() -> None:
-    assert shell_line(["!", "$$", "a b", "$x", "it's"]) == "! $$ 'a b' '$x' 'it'\"'\"'s'"
+    assert shell_line(["!", "netns", "$$", "$$", "a b", "$x", "it's"]) == "! netns $$ '$$' 'a b' '$x' 'it'\"'\"'s'"
 
 
 @given(st.lists(st.text(min_size=0, max_size=8).filter(lambda w: "\0" not in w and w != "$$"), min_size=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -49,8 +50,9 @@ def root(
 def run(arguments: list[str]) -> int:
     """Runs one command line; gives its exit code. No traceback reaches the user."""
     own = str(Path(sys.executable).parent)  # netwrap itself, for commands that it starts
-    sbin = [d for d in ("/usr/local/sbin", "/usr/sbin", "/sbin", own) if d not in os.environ.get("PATH", "").split(":")]
-    os.environ["PATH"] = ":".join([os.environ.get("PATH", "/usr/bin:/bin"), *sbin])
+    path = (os.environ.get("PATH") or "/usr/bin:/bin").split(":")  # an empty one would be the current directory
+    os.environ["PATH"] = ":".join([*path, *(d for d in (*_SBIN, own) if d not in path)])
+    _open_what_is_closed()
     try:
         code = app(arguments, prog_name="netwrap", standalone_mode=False)
         sys.stdout.flush()
@@ -67,11 +69,28 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:  # /dev/full, a pipe's other side is what we print to
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _complain("what was asked for is done, but stdout is full", "netwrap log", 1)
         return _complain(f"{error.filename or 'system'}: {error.strerror or error}", "netwrap log", 1)
     except Exception as error:  # a fault of ours; the journal has what was done, and the next command sees to it
         if os.environ.get("NETWRAP_DEBUG"):
             raise
         return _complain(f"{type(error).__name__}: {error}", "NETWRAP_DEBUG=1 netwrap …  # shows where", 1)
+
+
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def _open_what_is_closed() -> None:
+    """Somebody may start us without stdin, stdout or stderr: a file that we open would get their numbers."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode))  # noqa: SIM115  # for as long as we run
 
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ import typer
 
 from netwrap import demo as story
 from netwrap import sandbox as host
+from netwrap.attend import PYTHON
 from netwrap.errors import BadInput
 from netwrap.terminal import talk
 
@@ -40,7 +41,7 @@ def demo(
         raise BadInput("--step asks before each step, and there is no terminal to ask on", "netwrap demo")
     if here:
         raise typer.Exit(story.tell(step=step))
-    again = [sys.executable, "-m", "netwrap", "demo", "--here", *(["--step"] if step else [])]
+    again = [*PYTHON, "netwrap", "demo", "--here", *(["--step"] if step else [])]
     raise typer.Exit(host.enter(again, around=True))
 
 

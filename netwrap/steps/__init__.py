@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from netwrap.model import Container, Endpoint, Netns, Network, NetworkLink, Publication
 
@@ -17,8 +18,6 @@ SHELL_PID = "$$"
 
 NO_ROW = 0
 """As `inverts` of a step: it is not in the journal, because it takes back what a stranger made."""
-
-_BARE = {SHELL_PID, "!"}  # words that a script's shell takes as they are, though shlex would quote them
 
 Object = Network | NetworkLink | Container | Endpoint | Publication
 """What a plan makes, apart from kernel objects: a row of the store."""
@@ -109,7 +108,10 @@ def namespaces(steps: Iterable[Step]) -> tuple[Netns, ...]:
 
 def shell_line(words: Iterable[str]) -> str:
     """Joins words so that a shell takes them apart again."""
-    return " ".join(w if w in _BARE else shlex.quote(w) for w in words)
+    return " ".join(
+        word if word == "!" or (before, word) == ("netns", SHELL_PID) else shlex.quote(word)
+        for before, word in pairwise(("", *words))
+    )
 
 
 def owned(owner: str, steps: Iterable[Step]) -> tuple[Step, ...]:

@@ -34,7 +34,7 @@ ip -n web route add default via 10.0.0.1 dev eth0
 
 # The command; then every step is taken back.
 code=0
-ip netns exec web unshare --uts --pid /usr/bin/python3 -m netwrap.init setpriv --pdeathsig KILL unshare --mount --mount-proc sh -c 'exit 3' || code=$?
+ip netns exec web unshare --uts --pid /usr/bin/python3 -P -m netwrap.init setpriv --pdeathsig KILL unshare --mount --mount-proc sh -c 'exit 3' || code=$?
 set +e
 ip -n web route del default via 10.0.0.1 dev eth0
 ip -n web addr del 10.0.0.2/24 dev eth0
