@@ -47,7 +47,7 @@ left() { netwrap ps --json | jq -r '.[] | "\(.name) \(.state)"' | paste -sd ' ';
     nw connect --net a --pid "$two" --name web --ip 10.0.0.9 -p 8080:80
     [ "$CODE" -eq 0 ]
     [ "$OUT" = 10.0.0.9 ]
-    [[ $ERR == *"netwrap: web: the process has ended; what it left is released"* ]]
+    [[ $ERR == *"netwrap: web: gone; what it left is released"* ]]
     [ "$(left)" = "web up" ]
     end "$two"
     container

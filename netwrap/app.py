@@ -11,12 +11,13 @@ from typing import Any
 
 from netwrap import drivers as registry
 from netwrap import health, plan, upkeep
-from netwrap.desk import Desk, Mode, changing, reading
+from netwrap.desk import Desk, Mode, watched
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
 from netwrap.facts import Facts
 from netwrap.look import look_at_handles
-from netwrap.model import Endpoint, Netns, Publication, PublishedPort, State, is_name
+from netwrap.model import Container, Endpoint, Netns, Publication, PublishedPort, State, is_name
 from netwrap.plan import ConnectWish, NetworkWish
+from netwrap.session import changing, reading
 from netwrap.spawn import spawn
 from netwrap.steps import shell_line
 from netwrap.undo import Operation, closure
@@ -141,11 +142,15 @@ def _pid_of(container: str) -> int:
     raise BadInput(f"container {container!r}: {'; '.join(said)}", f"{engines[0]} ps")
 
 
-def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | None) -> None:
-    """Disconnects a container from one network, or from all of its networks."""
+def disconnect(
+    mode: Mode, name: str | None, pid: int | None, network: str | None, *, only: Container | None = None
+) -> None:
+    """Disconnects a container from one network, or from all of its networks; `only` that one, whoever has its name."""
     with changing(mode, f"disconnect {name or f'pid {pid}'}") as desk:
         state = desk.state()
         name = name if name is not None else _name_of_pid(state, pid)
+        if only is not None and not only.netns.is_same(state.container(name).netns):
+            return
         if network is None and not state.endpoints_of(container=name):  # a teardown that failed has left it
             desk.take_down(f"disconnect {name}", closure([state.container(name).owner], state.owners))
             return
@@ -179,7 +184,7 @@ def publish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: st
     with changing(mode, f"publish {name}") as desk:
         state = desk.state()
         endpoint, container = _endpoints(state, name, network)[0], state.container(name)
-        seen = desk.look([container.pid] if container.pid else (), hooks=True)
+        seen = desk.look(watched([container]), [container.netns], hooks=True)
         if health.is_gone(container, seen):
             raise BadInput(f"container {name!r} is gone", f"netwrap disconnect {name}")
         if upkeep.clear(desk):
@@ -281,7 +286,7 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
     """Undoes the last operation that built something, or that one with all that was built upon it."""
     with changing(mode, "undo" if number is None else f"undo {number}") as desk:
         if number is None:
-            standing = [o for o in desk.store.operations() if o.kind == "build" and o.state == "done"]
+            standing = [o for o in desk.store.operations() if o.kind == "build" and _stands(desk, o)]
             if not standing:
                 say("nothing to undo: nothing that netwrap built stands")
                 return
@@ -295,7 +300,7 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
                 else:
                     hint = _again(desk, found)
                 raise BadInput(f"operation {number}, {found.title}, {did}; its undo is not offered", hint)
-            if found.state != "done":
+            if not _stands(desk, found):
                 say(f"operation {number}, {found.title}: {found.state} already; nothing to do")
                 return
         asked = desk.store.owners_of(found.id)
@@ -312,6 +317,11 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Ca
                     f"netwrap undo {found.id} --yes",
                 )
         desk.take_down(f"undo {found.id}: {found.title}", owners)
+
+
+def _stands(desk: Desk, found: Operation) -> bool:
+    """Says whether what an operation made stands: as it was made, or what its rollback could not take back."""
+    return found.state == "done" or (found.state == "failed" and bool(desk.store.owners_of(found.id)))
 
 
 def _again(desk: Desk, found: Operation) -> str:

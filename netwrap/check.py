@@ -13,7 +13,7 @@ from netwrap.facts import Facts, Listener, holds
 from netwrap.health import is_gone
 from netwrap.mend import again
 from netwrap.model import Endpoint, PublishedPort, State
-from netwrap.steps import Step, sysctl
+from netwrap.steps import Step, shell_line, sysctl
 from netwrap.undo import Entry
 
 
@@ -173,7 +173,7 @@ def of_others(trial: Trial, entries: dict[str, list[Entry]], seen: Facts, *, lis
         return Break("service", broken, f"netwrap exec {name} -- ss -lntu")
     for key in trial.forwarding:
         if seen.sysctls.get(key) == "0":
-            return Break("forwarding", f"{key} is 0", f"sysctl {key}=1")
+            return Break("forwarding", f"{key} is 0", shell_line(("sysctl", f"{key}=1")))
     place, guard = _guard(trial, entries, seen)
     if guard is not None:
         return Break("rule", f"{place} of this host: {guard} ({firewall.by_whom(seen, place)})", f"iptables -S {place}")

@@ -9,10 +9,11 @@ from typing import Any
 from netwrap import check as trials
 from netwrap import doctor as diagnosis
 from netwrap import examine
-from netwrap.desk import Desk, Mode, need_root, reading
+from netwrap.desk import Desk, Mode
 from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.facts import Facts, Listener, parse_listeners
 from netwrap.model import State
+from netwrap.session import need_root, reading
 from netwrap.spawn import require, spawn
 from netwrap.undo import Entry
 

@@ -1,9 +1,8 @@
-"""The frame of every changing command: lock, recover, look, carry out a plan or print it, roll back."""
+"""One command at work: look, carry out a plan or print it, roll back, take down, recover."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,15 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from netwrap import execute, mend
-from netwrap.errors import BadInput, CommandFailed, Interrupted, LeftBehind, NetwrapError, StateFailed
+from netwrap.errors import CommandFailed, Interrupted, LeftBehind, NetwrapError, StateFailed
 from netwrap.execute import Runner, Say
 from netwrap.facts import Facts, holds
 from netwrap.foresee import after
 from netwrap.look import boot_id, look, own_namespace
 from netwrap.model import Container, Netns, State
-from netwrap.schema import VERSION
-from netwrap.spawn import Signals, kept_open, require
-from netwrap.statedir import lock
+from netwrap.spawn import Signals, require
 from netwrap.steps import NO_ROW, Plan, Step, namespaces, shell_line
 from netwrap.steps.link import PASSING
 from netwrap.store import Store
@@ -80,7 +77,8 @@ class Desk:
     store: Store
     signals: Signals = field(default_factory=Signals)
     cleared: Plan = field(default_factory=lambda: Plan(""))
-    """What a dry run would take down before its own work: see upkeep.py."""
+    """What a dry run would do before its own work: recover from a crash, release what is gone."""
+    _assumed: dict[str, None] = field(default_factory=dict)
 
     @property
     def say(self) -> Say:
@@ -105,27 +103,44 @@ class Desk:
 
     # Building up
 
-    def carry_out(self, plan: Plan, seen: Facts, kind: str = "build") -> None:
-        """Prints the plan where it is a dry run; otherwise runs it, and rolls back what fails."""
+    def carry_out(self, plan: Plan, seen: Facts, kind: str = "build", *, first: bool = False) -> None:
+        """Prints the plan where it is a dry run; otherwise runs it, and rolls back what fails.
+
+        `first`: more is to come, and a dry run prints it then.
+        """
         if self.mode.dry_run:
-            self.print(plan, seen)
+            self._defer(plan, seen, first)
             return
         with self.operation(plan, kind) as op:
             self.run(op, plan)
 
+    def _defer(self, plan: Plan, seen: Facts, first: bool) -> None:
+        """Puts a dry run's plan behind those that come first, and prints them where it is the last one."""
+        self._assumed.update(dict.fromkeys(seen.unseen))
+        steps, removes = self.cleared.steps + plan.steps, self.cleared.removes + plan.removes
+        self.cleared = replace(plan, steps=steps, removes=removes, warnings=self.cleared.warnings + plan.warnings)
+        if not first:
+            self.show_deferred(plan.title)
+
     def print(self, plan: Plan, seen: Facts) -> None:
         """The dry run: the plan on stdout, what it had to assume on stderr."""
-        for sentence in seen.unseen:
+        self._defer(plan, seen, first=False)
+
+    def show_deferred(self, title: str) -> None:
+        """Prints a dry run's plans; nothing where it is none."""
+        if not self.mode.dry_run:
+            return
+        for sentence in self._assumed:
             talk(f"assumed: {sentence}")
-        _warn(plan)
-        plan = replace(plan, steps=self.cleared.steps + plan.steps)
+        _warn(self.cleared)
+        plan = replace(self.cleared, title=title)
         sys.stdout.write(script.as_json(plan) + "\n" if self.mode.json else script.script(plan))
 
     @contextlib.contextmanager
     def operation(self, plan: Plan, kind: str = "build") -> Iterator[int]:
         """One operation in the journal; what fails inside it is rolled back, and said with command and stderr."""
         self._require_tools(plan)
-        op = self.store.begin(plan.title, kind, _machine(), _typed())
+        op = self.store.begin(plan.title, kind, machine(), typed())
         try:
             yield op
         except Exception as error:
@@ -154,44 +169,54 @@ class Desk:
         """The plan with its steps in the places of those that stand in the journal and that somebody has undone."""
         standing = self.store.entries(owners={step.owner for step in plan.steps})
         rows = {(e.step.owner, e.step.kind, e.step.probe): e.id for e in standing}
-        steps = [s if s.mends else replace(s, mends=rows.get((s.owner, s.kind, s.probe))) for s in plan.steps]
-        mended = {s.mends for s in steps if s.mends is not None}
-        return replace(plan, steps=tuple(steps), replaces=tuple(mended.union(plan.replaces)))
+        steps: list[Step] = []
+        for step in reversed(plan.steps):
+            row = step.mends or rows.get((step.owner, step.kind, step.probe))
+            if row is None and step.probe.kind == "keep" and steps:  # its place is before the setting that it is for
+                row = steps[-1].mends
+            steps.append(replace(step, mends=row))
+        mended = {step.mends for step in steps if step.mends is not None}
+        return replace(plan, steps=tuple(reversed(steps)), replaces=tuple(mended.union(plan.replaces)))
 
     def roll_back(self, op: int, title: str) -> None:
         """Takes back what a half-done build-up made. Errors: LeftBehind."""
-        entries = [e for e in self.store.entries(op=op) if e.op == op and e.state != "undone"]
+        made = [e for e in self.store.entries(op=op) if e.op == op and e.state != "undone"]
+        entries = [replace(e, place=0) for e in made]  # in the order in which it ran them
         self.say(f"# rolling back: {title}")
-        plan, _ = self._back(f"roll back {title}", entries, self.store.made_by(op))
+        plan, seen = self._back(f"roll back {title}", entries, self.store.made_by(op))
+        if self.mode.dry_run:
+            self._defer(plan, seen, first=True)
+            return
         self._finish(op, entries, plan, "rolled back", self._plain_runner(None))
 
     # Taking down
 
-    def take_down(self, title: str, owners: frozenset[str], *, op: int | None = None) -> None:
-        """Takes back every step of the objects, and forgets them; `op` is a teardown that was cut off.
+    def take_down(self, title: str, owners: frozenset[str], *, op: int | None = None, first: bool = False) -> None:
+        """Takes back every step of the objects, and forgets them; `op` is a teardown that was cut off, `first` as in
+        `carry_out`.
 
         Errors: LeftBehind; Interrupted, then all of it stands again.
         """
         entries = self.store.entries(owners=owners)
         plan, seen = self._back(title, entries, owners)
         if self.mode.dry_run:
-            self.print(plan, seen)
+            self._defer(plan, seen, first)
             return
         self._require_tools(plan)
         is_new = op is None
         if op is None:
-            op = self.store.begin(title, "teardown", _machine(), _typed(), owners)
+            op = self.store.begin(title, "teardown", machine(), typed(), owners)
         signals = self.signals if is_new else None
         runner = self._runner(plan, signals) if is_new else self._plain_runner(None)
         try:
             self._finish(op, entries, plan, "done", runner, signals)
         except Interrupted as error:
-            if self._restore(op, plan):
+            if self._restore(op, plan, seen):
                 raise Interrupted(f"{error.message}; what was taken down stands again", f"netwrap log {op}") from None
             talk("netwrap: too late to stop: what is taken down cannot be built up again; finishing")
             self.take_down(title, owners, op=op)
 
-    def _restore(self, op: int, plan: Plan) -> bool:
+    def _restore(self, op: int, plan: Plan, before: Facts) -> bool:
         """Builds up again what an interrupted teardown took down, strangers' rules too; False where that cannot be.
 
         A namespace whose handle is gone may be gone itself, or have a new one made in its place.
@@ -200,20 +225,25 @@ class Desk:
         seen, runner = self.look(inside=_inside(entries)), execute.Shell(self.say)
         if any(e.step.probe.kind == "netns" and holds(e.step.probe, seen) is False for e in entries):
             return False
+        strangers = [s for s in plan.steps if s.inverts == NO_ROW and s.undo and holds(s.probe, seen) is False]
         try:
             for entry in entries:
                 execute.checkpoint()
                 self.store.step_stands(entry.id)  # first: where this is cut off, its probe decides
                 if entry.state == "undone" or holds(entry.step.probe, seen) is False:
                     execute.checkpoint()
-                    runner.run((entry.step,))
-            for step in plan.steps:
-                if step.undo is not None and step.inverts == NO_ROW and holds(step.probe, seen) is False:
-                    runner.run((replace(step, do=step.undo),))
+                    seen = self._run_again(runner, entry.step, before, seen)
+            for step in strangers:
+                seen = self._run_again(runner, replace(step, do=step.undo or step.do), before, seen)
         except CommandFailed:
             return False
         self.store.end(op, "rolled back")
         return True
+
+    def _run_again(self, runner: Runner, step: Step, before: Facts, seen: Facts) -> Facts:
+        step = mend.in_place(step, before, seen)
+        runner.run((step,))
+        return after(seen, [step])
 
     def _back(self, title: str, entries: list[Entry], removes: Iterable[str]) -> tuple[Plan, Facts]:
         """What takes the entries back, and the facts; a handle that somebody has removed is made again for it first."""
@@ -236,6 +266,7 @@ class Desk:
     ) -> None:
         """Runs the plan that takes the entries back, and ends the operation. Errors: LeftBehind, StateFailed."""
         self._say_already(plan)
+        _warn(plan)
         for step in plan.steps:
             if step.inverts == NO_ROW:
                 talk(f"netwrap: {step.why}")
@@ -265,7 +296,7 @@ class Desk:
                 if found.kind != "teardown":
                     self.roll_back(found.id, found.title)
                 else:
-                    self.take_down(found.title, frozenset(found.removes), op=found.id)
+                    self.take_down(found.title, frozenset(found.removes), op=found.id, first=True)
 
     # Runners
 
@@ -306,11 +337,12 @@ def _inside(entries: Iterable[Entry]) -> tuple[Netns, ...]:
     return namespaces(entry.step for entry in entries)
 
 
-def _machine() -> tuple[str, int]:
+def machine() -> tuple[str, int]:
+    """Which boot and which network namespace this is."""
     return boot_id(), own_namespace()
 
 
-def _typed() -> str:
+def typed() -> str:
     """The line that the user typed. What is started by it may have secrets among its words, and everybody may read."""
     words = sys.argv[1:]
     if "--" in words and words[:1] != ["sandbox"]:
@@ -321,71 +353,3 @@ def _typed() -> str:
 def watched(containers: Iterable[Container]) -> list[int]:
     """The pids whose end is that of the containers."""
     return [c.watched[0] for c in containers if c.watched is not None]
-
-
-@contextlib.contextmanager
-def changing(mode: Mode, title: str) -> Iterator[Desk]:
-    """The desk of a changing command, with the lock held and an earlier crash dealt with.
-
-    A dry run has neither: it reads. Errors: NetwrapError without root, BadInput for --step without a terminal.
-    """
-    if mode.step and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise BadInput("--step asks before each step, and there is no terminal to ask on", "netwrap … --dry-run")
-    if mode.dry_run:
-        with reading(mode) as desk:
-            _refuse_other_host(desk.store)
-            yield desk
-        return
-    need_root()
-    with (
-        Signals(heed=mode.heeds_signals) as signals,
-        lock(mode.state_dir, title, lambda holder: _waiting(signals, holder)) as fd,
-    ):
-        os.set_inheritable(fd, True)
-        kept_open.add(fd)
-        store = Store(mode.state_dir, write=True)
-        if store.migrated_from is not None:
-            talk(f"netwrap: {store.path} is of version {VERSION} now; as it was: {store.path}.v{store.migrated_from}")
-        try:
-            desk = Desk(mode, store, signals)
-            _refuse_other_host(store)
-            Desk(Mode(mode.state_dir, quiet=mode.quiet), store, signals).recover()
-            signals.check()
-            yield desk
-        finally:
-            store.close()
-            kept_open.discard(fd)
-
-
-@contextlib.contextmanager
-def reading(mode: Mode) -> Iterator[Desk]:
-    """The desk of a command that only reads; everybody may."""
-    store = Store(mode.state_dir, write=False)
-    try:
-        yield Desk(mode, store)
-    finally:
-        store.close()
-
-
-def need_root(what: str = "changing links and rules") -> None:
-    """Errors: NetwrapError where we are not root."""
-    if os.geteuid() != 0:
-        raise NetwrapError(f"{what} needs root", f"sudo {_typed()}, or try it in: netwrap sandbox")
-
-
-def _refuse_other_host(store: Store) -> None:
-    machine, state = store.machine(), store.state()
-    if machine is None or not (state.networks or state.containers):
-        return
-    if machine[0] == boot_id() and machine[1] != own_namespace():
-        raise BadInput(
-            f"the objects in {store.path} stand in network namespace {machine[1]}, and this one is {own_namespace()}",
-            "netwrap --state-dir DIR …  # another state for this namespace",
-        )
-
-
-@contextlib.contextmanager
-def _waiting(signals: Signals, holder: str) -> Iterator[None]:
-    talk(f"netwrap: waiting for {holder}")
-    with signals.at_once():
-        yield

@@ -10,7 +10,7 @@ from netwrap import firewall
 from netwrap.drift import Finding, drifted, jump_of, left_over
 from netwrap.facts import Facts, holds
 from netwrap.model import PublishedPort, State
-from netwrap.steps import sysctl
+from netwrap.steps import shell_line, sysctl
 from netwrap.undo import Entry
 
 
@@ -107,7 +107,8 @@ def _forwarding(off: dict[str, str], state: State) -> Iterator[Finding]:
             "ip_forward",
             f"{key} is 0" + (" (net.ipv4.ip_forward)" if name == "all" else ""),
             why,
-            f"sysctl {key}=1" if state.networks else f"sysctl {key}  # nothing to mend",
+            shell_line(("sysctl", f"{key}=1" if state.networks else key))
+            + ("" if state.networks else "  # nothing to mend"),
             wrong=bool(state.networks),
         )
 
@@ -163,7 +164,7 @@ def _settings(machine: Machine, seen: Facts, state: State) -> Iterator[Finding]:
             f"{key} is 1 (strict)",
             "A packet is dropped without a word where its answer would leave by another link: hosts with two ways out "
             "lose connections to published ports. netwrap's own networks do not need it loose.",
-            f"sysctl {key}=2",
+            shell_line(("sysctl", f"{key}=2")),
             wrong=len(uplinks) > 1,
         )
     if machine.bridges_filtered:

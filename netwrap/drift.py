@@ -11,7 +11,7 @@ from netwrap.foresee import after
 from netwrap.mend import again
 from netwrap.model import LINK_GROUP, State
 from netwrap.steps import Step, shell_line
-from netwrap.undo import Entry
+from netwrap.undo import Entry, whose
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
 
     In the order of their making, and each command for the machine as those before it leave it: a rule has a place.
     """
-    gone = {name for name, container in state.containers.items() if health.is_gone(container, seen)}
+    gone = {("container", name) for name, container in state.containers.items() if health.is_gone(container, seen)}
     jump = jump_of(standing)
     for entry in health.drifted(standing, seen):
         step = entry.step
-        if step.probe.key[0] in covered or _container(step.owner) in gone:
+        if step.probe.key[0] in covered or whose(step.owner) in gone:
             continue
         mended = again(step, standing, seen, state)
         seen = after(seen, [mended])
@@ -58,12 +58,6 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
             yield Finding("drifted", f"missing: {step.do.text()}", step.why, mended.do.text())
 
 
-def _container(owner: str) -> str:
-    """The container whose object it is; empty where it is nobody's."""
-    kind, _, name = owner.partition(":")
-    return name.partition("/")[0] if kind in ("container", "endpoint", "port", "hairpin", "replies") else ""
-
-
 def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Finding]:
     """What containers that are gone have left, and what no journal of this state knows; rules before their chains."""
     for container in state.containers.values():
@@ -78,7 +72,9 @@ def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Find
     known = {e.step.probe.key[0] for e in standing if e.step.probe.kind == "link" and e.step.probe.ns is None}
     for name, link in seen.host.links.items():
         if link.group == str(LINK_GROUP) and name not in known:
-            yield Finding("leftover", f"link {name} is nobody's", _NOBODYS, f"ip link del dev {name}")
+            yield Finding(
+                "leftover", f"link {name} is nobody's", _NOBODYS, shell_line(("ip", "link", "del", "dev", name))
+            )
     chains = _lost_chains(standing, seen)
     for table, chain, rule in _lost_rules(standing, seen, chains):
         line = shell_line(("iptables", "-w", "-t", table, "-D", chain, *rule))

@@ -11,10 +11,10 @@ from itertools import count, groupby, pairwise
 from typing import Protocol
 
 from netwrap.errors import CommandFailed, Interrupted, NotRun
-from netwrap.facts import Facts, holds, netns_of
+from netwrap.facts import Facts, holds, netns_of, renamed
 from netwrap.look import NETNS_DIR, netns_at, read_sysctl
 from netwrap.spawn import Signals, spawn
-from netwrap.steps import NO_ROW, SHELL_PID, Cmd, Plan, Step, shell_line
+from netwrap.steps import NO_ROW, SHELL_PID, Cmd, Plan, Step, link, shell_line
 from netwrap.terminal import talk
 
 Say = Callable[[str], None]
@@ -38,6 +38,9 @@ class Runner(Protocol):
     def group(self, steps: Iterable[Step]) -> Iterator[tuple[Step, ...]]:
         """The steps in the groups in which they are run."""
 
+    def check(self, steps: Sequence[Step]) -> None:
+        """Says before it is in the journal that a group cannot be run."""
+
     def run(self, steps: Sequence[Step]) -> None:
         """Runs one group."""
 
@@ -55,6 +58,13 @@ class Shell:
     def group(self, steps: Iterable[Step]) -> Iterator[tuple[Step, ...]]:
         """One step a group."""
         return ((step,) for step in steps)
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """A handle whose name somebody has taken since we looked would pass for ours, were it in the journal."""
+        for step in steps:
+            words = step.do.argv[1:]
+            if words[:2] in (("netns", "add"), ("netns", "attach")) and netns_at(words[2]) is not None:
+                raise NotRun(step.do.text(), f"{NETNS_DIR}/{words[2]} is there by now, and it is somebody else's")
 
     def run(self, steps: Sequence[Step]) -> None:
         """Runs each step's command and reads back what its exit code cannot tell."""
@@ -209,7 +219,7 @@ _passed = count(1)
 
 def checkpoint() -> None:
     """The fault point of the crash tests: dies by SIGKILL when it is passed for the $NETWRAP_KILL_AT-th time."""
-    if (at := os.environ.get("NETWRAP_KILL_AT")) and next(_passed) == int(at):
+    if (at := os.environ.get("NETWRAP_KILL_AT")) and str(next(_passed)) == at:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -266,9 +276,16 @@ def _still(left: list[Left], seen: Facts, journal: Journal) -> list[Left]:
         if step.probe.kind == "flows":  # nothing stands because of it, but connections may go on as they were
             talk(f"netwrap: {failure}")
     left = [pair for pair in left if pair[0].probe.kind != "flows"]
+    left = [(_by_its_name(step, seen), failure) for step, failure in left]
     gone = [s for s, _ in left if holds(s.probe, seen) is (s.kind == "netns attach" and s.inverts == NO_ROW)]
     journal.done([step.inverts for step in gone if step.inverts is not None])
     return [(step, failure) for step, failure in left if step not in gone]
+
+
+def _by_its_name(step: Step, seen: Facts) -> Step:
+    """The removal of a link, of the one that somebody has renamed while we were at it."""
+    other = renamed(step.probe, seen) if step.kind == "link add" else None
+    return step if other is None else link.called(step, other.name)
 
 
 def _heed(signals: Signals | None) -> None:
@@ -277,6 +294,7 @@ def _heed(signals: Signals | None) -> None:
 
 
 def _journaled(steps: Sequence[Step], runner: Runner, journal: Journal) -> None:
+    runner.check(steps)
     checkpoint()
     rows = journal.begins(steps)
     checkpoint()

@@ -188,7 +188,8 @@ def renamed(probe: Probe, facts: Facts) -> Link | None:
     if space is None or holds(probe, facts):
         return None
     ours = (li for li in space.links.values() if li.mac == mac and li.name != name)
-    return next((li for li in ours if probe.ns is not None or li.group == str(LINK_GROUP)), None)
+    # A bridge inside takes over the MAC of our end of the cable.
+    return next((li for li in ours if (li.kind == "veth" if probe.ns else li.group == str(LINK_GROUP))), None)
 
 
 def netns_of(probe: Probe) -> Netns:

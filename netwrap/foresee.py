@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from netwrap.facts import Facts, Rule, Space, netns_of, same_rule
 from netwrap.steps import Step
@@ -13,8 +14,10 @@ def after(seen: Facts, steps: Iterable[Step]) -> Facts:
     """The facts with host links, handles, rules, chains and settings as the steps' commands leave them."""
     for step in steps:
         match step.do.argv:
-            case ("ip", "link", "del", "dev", name) if step.do.ns is None:
-                seen = replace(seen, host=_without(seen.host, name))
+            case ("ip", "link", "del", "dev", name):
+                seen = _changed(seen, step, partial(_without, name=name))
+            case ("ip", "link", "set", "dev", name, "master", bridge):
+                seen = _changed(seen, step, _plugged(name, bridge))
             case ("ip", "link", "set", "dev", old, "down"):
                 seen = _changed(seen, step, _renamed_to(old, old))
             case ("ip", "link", "set", "dev", old, "name", new):
@@ -39,6 +42,17 @@ def _changed(seen: Facts, step: Step, change: Callable[[Space], Space]) -> Facts
         return replace(seen, host=change(seen.host))
     space = seen.space(step.do.ns)
     return seen if space is None else replace(seen, spaces={**seen.spaces, step.do.ns.inode: change(space)})
+
+
+def _plugged(name: str, bridge: str) -> Callable[[Space], Space]:
+    """A link in a bridge: its settings as a port begin anew."""
+
+    def change(space: Space) -> Space:
+        if name not in space.links:
+            return space
+        return replace(space, links={**space.links, name: replace(space.links[name], master=bridge, hairpin=False)})
+
+    return change
 
 
 def _renamed_to(old: str, new: str) -> Callable[[Space], Space]:

@@ -3,43 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from netwrap import drivers
 from netwrap.errors import NetwrapError
-from netwrap.facts import Facts, Rule, holds, renamed, same_rule
+from netwrap.facts import Facts, Rule, renamed, same_rule
 from netwrap.foresee import after
-from netwrap.health import is_gone
+from netwrap.health import drifted, is_gone
 from netwrap.model import Container, State
 from netwrap.steps import NO_ROW, Plan, Step, link, netns, owned
-from netwrap.undo import Entry
+from netwrap.undo import Entry, inner_end, is_away, whose
 
 
-def repair(title: str, entries: Sequence[Entry], seen: Facts, state: State) -> Plan:
-    """Plans what makes the entries hold again, in the order of their making; those of containers that are gone are not
-    among them. Errors: NetwrapError where somebody else has taken a name of ours."""
-    steps = list(_names(entries, seen))
-    seen = after(seen, steps)
-    replaces: list[int] = []
-    settings = [e for e in entries if e.step.owner == "host" and _is_of_another_boot(e, seen)]
-    if settings:  # what was on before the last boot says nothing about what is on now
-        host = drivers.load(next(iter(state.networks.values())).driver).host(seen)
-        fresh = owned("host", (s for s in host if s.do.argv[0] == "sysctl"))
-        steps += [replace(step, mends=settings[0].id) for step in fresh]
-        replaces += [e.id for e in settings]
-    for entry in entries:
-        if entry.id in replaces or entry.step.probe.kind == "keep" or holds(entry.step.probe, seen) is not False:
-            continue
-        _refuse_taken(entry.step, seen)
-        step = replace(again(entry.step, entries, seen, state), mends=entry.id)
-        steps.append(step)
-        replaces.append(entry.id)
-        seen = after(seen, [step])
-    return Plan(title, tuple(steps), replaces=tuple(replaces))
+def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen: Facts, state: State) -> Plan:
+    """Plans what makes the entries hold again, in the order of their making; `standing` are all that stand.
+
+    Errors: NetwrapError where somebody else has taken a name of ours, or where half of it is removed.
+    """
+    if half := {whose(e.step.owner) for e in entries if e.step.owner in state.half_removed}:
+        raise NetwrapError(f"{title}: its removal has failed half-way", f"netwrap {_removal(*half.pop())}")
+    work = _Work(seen)
+    settings = [e for e in entries if e.step.owner == "host" and e.step.do.argv[0] == "sysctl"]
+    fresh = host_settings(seen, state) if any(e.step.owner == "host" for e in entries) else ()
+    if fresh or any(e.boot != seen.boot_id for e in settings):  # they say nothing about what was before them now
+        work.run(replace(step, mends=settings[0].id if settings else None) for step in fresh)
+        work.replaces += [e.id for e in settings]
+    handles = [e for e in entries if e.step.probe.kind == "netns"]
+    for entry in [*handles, None, *entries]:
+        if entry is None:  # there is a way into every namespace by now
+            work.run(_names(entries, work.seen))
+            work.run(_broken_cables(entries, work.seen))
+        elif work.has_to(entry):
+            _refuse_taken(entry.step, work.seen)
+            work.run([replace(again(entry.step, standing, work.seen, state), mends=entry.id)])
+            work.replaces.append(entry.id)
+    return Plan(title, tuple(work.steps), replaces=tuple(work.replaces))
 
 
-def _is_of_another_boot(entry: Entry, seen: Facts) -> bool:
-    return entry.step.do.argv[0] == "sysctl" and entry.boot != seen.boot_id
+def _removal(kind: str, name: str) -> str:
+    return f"disconnect {name}" if kind == "container" else f"network remove --force {name}"
+
+
+@dataclass
+class _Work:
+    """A plan as it grows, and the facts as it leaves them."""
+
+    seen: Facts
+    steps: list[Step] = field(default_factory=list)
+    replaces: list[int] = field(default_factory=list)
+
+    def run(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            self.steps.append(step)
+            self.seen = after(self.seen, [step])
+
+    def has_to(self, entry: Entry) -> bool:
+        """Says whether a step is to be run again."""
+        return entry.id not in self.replaces and entry in drifted([entry], self.seen)
+
+
+def host_settings(seen: Facts, state: State) -> tuple[Step, ...]:
+    """What makes this host forward where it does not and networks stand, also where it did before they were made."""
+    if not state.networks:
+        return ()
+    host = drivers.load(next(iter(state.networks.values())).driver).host(seen)
+    steps = owned("host", (step for step in host if step.do.argv[0] == "sysctl"))
+    return steps if any(step.kind == "sysctl" for step in steps) else ()
+
+
+def _broken_cables(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
+    """Removes the end that is left of a veth pair whose other end is away: the pair is made anew."""
+    entries = list(entries)
+    for move in (e.step for e in entries if e.step.kind == "link netns"):
+        outer = next(e.step for e in entries if e.step.kind == "link add" and e.step.owner == move.owner)
+        peer = seen.host.links.get(move.do.argv[4])
+        is_inside = not is_away(move.probe, seen) or (peer is not None and peer.mac == move.probe.key[1])
+        why = f"The other end of this cable is away: {outer.probe.key[0]} is made anew."
+        if is_away(outer.probe, seen) and not is_away(move.probe, seen):
+            end = inner_end(move)
+            yield replace(link.delete(end.argv[-1], move.probe.key[1], outer.do, why, end.ns), owner=move.owner)
+        elif not is_away(outer.probe, seen) and not is_inside and seen.space(move.probe.ns) is not None:
+            yield replace(link.delete(outer.probe.key[0], outer.probe.key[1], outer.do, why), owner=move.owner)
+
+
+def in_place(step: Step, before: Facts, now: Facts) -> Step:
+    """The step with the command that puts a rule where it stood in `before`, among those that are there `now`."""
+    if step.probe.kind != "rule":
+        return step
+    table, chain, *words = step.probe.key
+    old = before.rules.get((table, chain), ())
+
+    def rank(rule: Rule) -> int:
+        return next((n for n, other in enumerate(old) if same_rule(rule, other)), len(old))
+
+    number = 1 + sum(rank(rule) < rank(tuple(words)) for rule in now.rules.get((table, chain), ()))
+    argv = list(step.do.argv)
+    how = next(n for n, word in enumerate(argv) if word in ("-A", "-I"))
+    numbered = argv[how] == "-I" and argv[how + 2].isdigit()
+    argv[how : how + 2 + numbered] = ["-I", chain, str(number)]
+    return replace(step, do=replace(step.do, argv=tuple(argv)))
 
 
 def _names(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:

@@ -255,9 +255,11 @@ class Store:
                 )
                 if step.mends is not None:
                     self._db.execute(
-                        "UPDATE step SET mended_by = step.op, op = old.op, place = coalesce(old.place, old.id)"
+                        "UPDATE step SET mended_by = step.op, op = old.op, place = coalesce(old.place, old.id),"
+                        # a rule's number among others says nothing the next time
+                        " data = CASE WHEN ? THEN old.data ELSE step.data END"
                         " FROM (SELECT * FROM step WHERE id = ?) AS old WHERE step.id = ?",
-                        (step.mends, cursor.lastrowid),
+                        (step.kind == "rule", step.mends, cursor.lastrowid),
                     )
                 assert cursor.lastrowid is not None
                 rows.append(cursor.lastrowid)

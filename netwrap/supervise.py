@@ -13,13 +13,14 @@ from dataclasses import replace
 from netwrap import app, health, plan, upkeep
 from netwrap.app import Target
 from netwrap.attend import PYTHON, Attended, handling, pidfd
-from netwrap.desk import Mode, changing, need_root, reading
+from netwrap.desk import Mode
 from netwrap.errors import BadInput, Interrupted, NetwrapError
 from netwrap.look import process
 from netwrap.model import Container, Endpoint, Netns
 from netwrap.plan import ConnectWish
+from netwrap.session import changing, need_root, reading
 from netwrap.spawn import require
-from netwrap.steps import Plan, shell_line
+from netwrap.steps import Plan, netns, shell_line
 from netwrap.terminal import talk
 from netwrap.views.script import run_script
 
@@ -38,10 +39,15 @@ def connect_and_hold(mode: Mode, wish: ConnectWish, pid: int, show: Callable[[En
         endpoint = app.connect(mode, wish, Target(pid=pid))
         if endpoint is None:
             return
-        show(endpoint)
-        if ended is not None and not caught:
-            select.select([ended, wakeup], [], [])
-        _take_down(mode, endpoint.container, endpoint.network)
+        with reading(mode) as desk:
+            held = desk.state().containers.get(endpoint.container)
+        try:
+            show(endpoint)
+            if ended is not None and not caught:
+                select.select([ended, wakeup], [], [])
+        finally:
+            if held is not None and held.pid == pid:
+                _take_down(mode, held, endpoint.network)
     if caught:
         name = signal.Signals(caught[0]).name
         raise Interrupted(f"interrupted by {name}; {endpoint.container} is disconnected", "netwrap ps")
@@ -57,14 +63,14 @@ def run(mode: Mode, wish: ConnectWish, command: list[str], *, detach: bool) -> i
         return 0
     attended = Attended()
     with handling(attended.signal):
-        name = _build(mode, wish)
-        words = _words(name, command)
+        container = _build(mode, wish)
+        words = _words(container.name, command)
         mode = replace(mode, step=False, heeds_signals=False)  # from here on the command gets them
         if not mode.quiet:
             talk(f"+ {shell_line(words)}{' &' if detach else ''}")
         if not detach:
-            return _supervise(mode, name, attended, words)
-        return _detached(mode, name, attended, words)
+            return _supervise(mode, container, attended, words)
+        return _detached(mode, container, attended, words)
 
 
 def _words(name: str, command: list[str]) -> list[str]:
@@ -85,8 +91,11 @@ def _container(made: Plan) -> Container:
     return next(m for m in made.makes if isinstance(m, Container))
 
 
-def _build(mode: Mode, wish: ConnectWish) -> str:
-    """Makes the namespace and puts it on the network. Two looks: the second plan knows the namespace's inode."""
+def _build(mode: Mode, wish: ConnectWish) -> Container:
+    """Makes the namespace and puts it on the network. Two looks: the second plan knows the namespace's inode.
+
+    Until the command's pid is known, the container is there as long as we are.
+    """
     with changing(mode, f"run on {wish.network}") as desk:
         upkeep.clear(desk)
         whole = plan.connect(wish, desk.look(), desk.state())
@@ -94,37 +103,53 @@ def _build(mode: Mode, wish: ConnectWish) -> str:
         with desk.operation(replace(whole, title=f"run {container.name} on {wish.network}")) as op:
             desk.run(op, replace(whole, steps=whole.steps[:1], makes=(), already=()), ends=False)
             seen = desk.look(inside=[Netns(container.name, 0)], hooks=bool(wish.ports))
-            inode = seen.handles[container.name]
-            container = replace(container, inode=inode, cookie=seen.cookies[inode])
+            if (found := seen.handle(container.name)) is None:
+                raise NetwrapError(f"/run/netns/{container.name} was removed by somebody at once", "netwrap doctor")
+            container = replace(container, inode=found.inode, cookie=found.cookie, supervisor=_ourselves())
+            (added,) = desk.store.entries(op=op)
+            desk.store.step_is(added.id, netns.add(container.netns, added.step.why))
             desk.run(op, plan.connect(wish, seen, desk.state(), container))
-        return container.name
+        return container
+
+
+def _ourselves() -> tuple[int, int] | None:
+    found = process(os.getpid())
+    return (found.pid, found.starttime) if found is not None else None
 
 
 def _supervise(
-    mode: Mode, name: str, attended: Attended, words: list[str], started: Callable[[], object] = lambda: None
+    mode: Mode, made: Container, attended: Attended, words: list[str], started: Callable[[], object] = lambda: None
 ) -> int:
     """Runs the command in its namespace, waits for its end, takes its network down; gives its exit code."""
 
     def remember(pid: int | None) -> None:
-        with suppress(NetwrapError), changing(mode, f"run {name}") as desk:
-            container = desk.state().containers.get(name)
-            if pid is not None and container is not None and (found := process(pid)) is not None:
+        with suppress(NetwrapError), changing(mode, f"run {made.name}") as desk:
+            container = desk.state().containers.get(made.name)
+            found = process(pid) if pid is not None else None
+            if found is not None and container is not None and container.netns.is_same(made.netns):
                 desk.store.update(replace(container, pid=pid, starttime=found.starttime))
         started()
 
     try:
-        return attended.run(words, remember)
-    finally:
-        _take_down(mode, name, None)
+        code = attended.run(words, remember)
+    except BaseException:
+        _take_down(mode, made, None)
+        raise
+    try:
+        _take_down(mode, made, None)
+    except NetwrapError as error:
+        talk(f"netwrap: {error.message}\nhint: {error.hint}")
+        return code or error.exit_code
+    return code
 
 
-def _take_down(mode: Mode, name: str, network: str | None) -> None:
-    """Disconnects, signals or not, unless somebody has done so already."""
+def _take_down(mode: Mode, made: Container, network: str | None) -> None:
+    """Disconnects, signals or not, unless somebody has done so already: who has its name by now is another one."""
     with suppress(BadInput):
-        app.disconnect(replace(mode, step=False, heeds_signals=False), name, None, network)
+        app.disconnect(replace(mode, step=False, heeds_signals=False), made.name, None, network, only=made)
 
 
-def _detached(mode: Mode, name: str, attended: Attended, words: list[str]) -> int:
+def _detached(mode: Mode, made: Container, attended: Attended, words: list[str]) -> int:
     """Leaves a supervisor behind, in a session of its own; prints the name once the command has started.
 
     Errors: NetwrapError where it did not start.
@@ -134,7 +159,7 @@ def _detached(mode: Mode, name: str, attended: Attended, words: list[str]) -> in
         os.close(write)
         if not os.read(read, 1):
             raise NetwrapError("the command did not start; its network is taken down", "netwrap log")
-        print(name)
+        print(made.name)
         return 0
     try:
         os.setsid()
@@ -146,7 +171,7 @@ def _detached(mode: Mode, name: str, attended: Attended, words: list[str]) -> in
                 elif os.get_inheritable(fd):  # a pipe of our starter's, who may wait for its end
                     os.close(fd)
         with os.fdopen(write, "wb", buffering=0) as told:
-            _supervise(replace(mode, quiet=True), name, attended, words, lambda: told.write(b"."))
+            _supervise(replace(mode, quiet=True), made, attended, words, lambda: told.write(b"."))
     finally:
         os._exit(0)
 

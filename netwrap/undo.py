@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from netwrap.facts import Facts, holds, renamed, same_rule
-from netwrap.steps import NO_ROW, Plan, Probe, Step, conntrack, iptables, is_undone_last
+from netwrap.steps import NO_ROW, Cmd, Plan, Probe, Step, conntrack, iptables, is_undone_last, link
+from netwrap.steps.sysctl import of_link
 
 SHARED = frozenset({"host", "container", "published", "hairpin", "replies"})
 """Kinds of objects that nobody asked for: they stand as long as something needs them."""
@@ -67,6 +69,17 @@ def needs(owner: str) -> tuple[str, ...]:
     return ()
 
 
+def whose(owner: str) -> tuple[str, str]:
+    """Kind and name of the host, network, link or container whose object it is."""
+    kind, _, name = owner.partition(":")
+    match kind:
+        case "host" | "network" | "link":
+            return (kind, name)
+        case "published":
+            return ("network", name)
+    return ("container", name.partition("/")[0])
+
+
 def closure(targets: Iterable[str], standing: frozenset[str]) -> frozenset[str]:
     """The targets with everything built upon them, and shared objects that nothing needs any more."""
     going = frozenset(targets) & standing
@@ -107,43 +120,90 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
     ours = {e.step.probe for e in entries}
     steps: list[Step] = []
     already: list[str] = []
+    warnings: list[str] = []
+    lost = {e.step.probe.key[0] for e in entries if e.step.kind == "link add" and is_away(e.step.probe, seen)}
     for entry in sorted(entries, key=lambda e: (not is_undone_last(e.step), *e.order), reverse=True):
         if entry.state == "undone" or entry.step.undo is None:
             continue
         if is_undone_last(entry.step) and conntrack.TOOL not in seen.tools:
             already.append(f"conntrack is not installed any more: {entry.step.undo.text()} is left out")
             continue
-        if entry.step.do.argv[0] == "sysctl" and entry.boot not in ("", seen.boot_id):
-            already.append(f"set before the last boot, and whoever sets it now is not netwrap: {entry.step.do.text()}")
+        if _is_of_another_boot(entry, seen):
+            already.append(f"done before the last boot, and what is there now is not netwrap's: {entry.step.do.text()}")
+            continue
+        if entry.step.kind == "sysctl" and any(entry.step.probe.key[0].startswith(of_link(n, "")) for n in lost):
+            already.append(f"gone with its link: {entry.step.do.text()}")
             continue
         if entry.step.kind == "link add" and (other := renamed(entry.step.probe, seen)) is not None:
-            steps.append(_under_its_name(inverse(entry), other.name))
+            steps.append(link.called(inverse(entry), other.name))
             continue
+        if entry.step.kind == "link add" and (unmarked := _unmarked(entry.step.probe, seen)):
+            warnings.append(
+                f"{unmarked} stays: its MAC or group is not what netwrap gave it (ip link del dev {unmarked})"
+            )
         if holds(entry.step.probe, seen) is False:
             already.append(f"gone already: {entry.step.do.text()}")
             continue
         if entry.step.kind == "chain":
             steps += _strangers_rules(entry.step, ours, seen)
-        steps.append(inverse(entry))
-    return Plan(title, tuple(steps), tuple(already), removes=tuple(sorted(removes)))
+        if entry.step.probe.kind == "rule":
+            steps += _copies(entry, seen)
+        step = inverse(entry)
+        steps.append(replace(step, do=inner_end(entry.step)) if _lost_its_other_end(entry, entries, lost) else step)
+    return Plan(title, tuple(steps), tuple(already), removes=tuple(sorted(removes)), warnings=tuple(warnings))
+
+
+def is_away(probe: Probe, seen: Facts) -> bool:
+    """Says whether a link is not there, under its name or another."""
+    return holds(probe, seen) is False and renamed(probe, seen) is None
+
+
+def _is_of_another_boot(entry: Entry, seen: Facts) -> bool:
+    """Says whether what a step did went with a boot: settings, and namespaces with what is in them, whatever has their
+    numbers by now. Links and rules on the host bear our mark, and may have been restored."""
+    probe = entry.step.probe
+    lasts = probe.kind not in ("sysctl", "keep", "netns") and probe.ns is None
+    return not lasts and entry.boot not in ("", seen.boot_id)
+
+
+def _unmarked(probe: Probe, seen: Facts) -> str | None:
+    """The link that has our name and not our MAC and group."""
+    space = seen.space(probe.ns)
+    there = space is not None and probe.key[0] in space.links and holds(probe, seen) is False
+    return probe.key[0] if there else None
+
+
+def _lost_its_other_end(entry: Entry, entries: list[Entry], lost: set[str]) -> bool:
+    """Says whether it put one end of a cable into a namespace, and the other end is not there any more."""
+    if entry.step.kind != "link netns":
+        return False
+    return any(
+        e.step.owner == entry.step.owner and e.step.probe.key[0] in lost for e in entries if e.step.kind == "link add"
+    )
+
+
+def inner_end(move: Step) -> Cmd:
+    """The removal of the end of a cable that a step has moved into a namespace."""
+    return Cmd(("ip", "link", "del", "dev", move.probe.key[0]), move.probe.ns)
 
 
 def _strangers_rules(chain: Step, ours: set[Probe], seen: Facts) -> Iterator[Step]:
-    """Removes what others have put into a chain of ours: with rules in it, it cannot go."""
+    """Removes what others have put into a chain of ours, and what leads there: with either, it cannot go."""
     table, name = chain.probe.key
-    mine = [probe.key[2:] for probe in ours if probe.kind == "rule" and probe.key[:2] == (table, name)]
-    for rule in seen.rules.get((table, name), ()):
-        if (known := next((m for m in mine if same_rule(rule, m)), None)) is not None:
-            mine.remove(known)  # a second one like it is somebody else's
-        else:
-            step = iptables.of_a_stranger(table, name, rule)
-            yield replace(step, owner=chain.owner, inverts=NO_ROW)
+    for (where, holder), found in seen.rules.items():
+        mine = [probe.key[2:] for probe in ours if probe.kind == "rule" and probe.key[:2] == (where, holder)]
+        for rule in found if where == table else ():
+            leads_here = any(pair in (("-j", name), ("-g", name)) for pair in pairwise(rule))
+            if (holder == name or leads_here) and not any(same_rule(rule, m) for m in mine):
+                step = iptables.of_a_stranger(table, holder, rule, name)
+                yield replace(step, owner=chain.owner, inverts=NO_ROW)
 
 
-def _under_its_name(step: Step, name: str) -> Step:
-    """The removal of a link that somebody has renamed."""
-    do = replace(step.do, argv=(*step.do.argv[:-1], name))
-    return replace(step, do=do, probe=replace(step.probe, key=(name, *step.probe.key[1:])))
+def _copies(entry: Entry, seen: Facts) -> Iterator[Step]:
+    """Removes what somebody has made of a rule of ours, our mark and all: `iptables-restore` without a flush does."""
+    table, chain, *words = entry.step.probe.key
+    for _ in range(sum(same_rule(rule, tuple(words)) for rule in seen.rules.get((table, chain), ())) - 1):
+        yield replace(inverse(entry), inverts=NO_ROW, undo=None, why=f"There is a copy of it: {entry.step.do.text()}")
 
 
 def inverse(entry: Entry) -> Step:

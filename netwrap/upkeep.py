@@ -5,34 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from netwrap import health, mend
-from netwrap.desk import Desk, Mode, changing, reading, watched
-from netwrap.errors import BadInput
+from netwrap.desk import Desk, Mode, watched
+from netwrap.errors import BadInput, NetwrapError
 from netwrap.facts import Facts
 from netwrap.look import alive
 from netwrap.model import Container, State
+from netwrap.session import changing, reading
+from netwrap.statedir import worker
 from netwrap.terminal import talk
-from netwrap.undo import Entry, closure, foundation, take_back
+from netwrap.undo import closure, foundation, whose
 from netwrap.views import documents
 
 
 def clear(desk: Desk) -> list[str]:
-    """Releases what containers have left whose process has ended; gives their names.
+    """Releases what containers have left that are gone; gives their names.
 
     A dry run prints that in front of its own commands, and plans as if it were done.
     """
     state = desk.state()
     gone = _gone(state)
-    if not gone:
-        return []
     names = [container.name for container in gone]
-    title = f"gc {' '.join(names)}"
-    owners = closure((o for c in gone for o in _owners_of(c, state)), state.owners)
-    talk(f"netwrap: {', '.join(names)}: the process has ended; what it left is released")
-    if desk.mode.dry_run:
-        entries = desk.store.entries(owners=owners)
-        desk.cleared = take_back(title, entries, desk.look(inside=[c.netns for c in gone]), owners)
-    else:
-        desk.take_down(title, owners)
+    if gone:
+        talk(f"netwrap: {', '.join(names)}: gone; what it left is released")
+        owners = closure((o for c in gone for o in _owners_of(c, state)), state.owners)
+        desk.take_down(f"gc {' '.join(names)}", owners, first=True)
     return names
 
 
@@ -47,15 +43,17 @@ def _owners_of(container: Container, state: State) -> list[str]:
 
 
 def gc(mode: Mode) -> list[str]:
-    """Releases what dead processes left; gives their containers' names."""
+    """Releases what is gone has left, and what a teardown that failed has left of the host's part; gives names."""
     with changing(mode, "gc") as desk:
         names = clear(desk)
-        if mode.dry_run:
-            desk.print(desk.cleared, Facts())
+        owners = desk.state().owners
+        if unneeded := closure((), owners):
+            desk.take_down("gc", unneeded, first=True)
+        desk.show_deferred("gc")
         return names
 
 
-def status(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def status(mode: Mode) -> tuple[list[dict[str, Any]], list[str]]:
     """Every object with how it is and the steps that no longer hold; and sentences about what could not be seen."""
     with reading(mode) as desk:
         state, seen = desk.state(), desk.look_at_all()
@@ -63,37 +61,73 @@ def status(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         entries = desk.store.entries(owners=state.owners)
         for owner in dict.fromkeys(entry.step.owner for entry in entries):
             own = [entry for entry in entries if entry.step.owner == owner]
-            lost = [e for e in health.drifted(own, seen) if e.step.probe.kind != "keep"]
-            found.append(documents.status(owner, _state_of(owner, lost, state, seen), lost))
-        for operation in desk.store.operations():
-            if operation.state == "running":
-                found.append(documents.cut_off(operation))
-    return found, seen.unseen
+            drift = [entry.step.do.text() for entry in health.drifted(own, seen)]
+            if owner == "host":
+                fresh = [step.do.text() for step in mend.host_settings(seen, state)]
+                drift = [*(line for line in fresh if line not in drift), *drift]
+            if owner in state.half_removed:
+                left = [e.step.undo.text() for e in own if e.state == "undoing" and e.step.undo]
+                drift = [f"half removed; left to be run: {line}" for line in left] + drift
+            found.append(documents.status(owner, _state_of(owner, drift, state, seen), drift))
+        unseen = list(seen.unseen)
+        running = [o for o in desk.store.operations() if o.state == "running"]
+        if running and (at_work := worker(mode.state_dir)):
+            unseen.append(f"what {at_work} is changing; it is at work")
+        else:
+            found += map(documents.cut_off, running)
+    return found, unseen
 
 
-def _state_of(owner: str, lost: list[Entry], state: State, seen: Facts) -> str:
-    kind, _, name = owner.partition(":")
-    of_container = kind not in ("host", "network", "published", "link")
-    container = state.containers.get(name.partition("/")[0]) if of_container else None
+def _state_of(owner: str, drift: list[str], state: State, seen: Facts) -> str:
+    kind, name = whose(owner)
+    container = state.containers.get(name) if kind == "container" else None
     if container is not None and health.is_gone(container, seen):
         return "gone"
-    if kind == "network" and state.networks[name].bridge not in seen.host.links:
+    if owner.startswith("network:") and state.networks[name].bridge not in seen.host.links:
         return "down"
-    return "drifted" if lost else "up"
+    return "drifted" if drift else "up"
 
 
 def repair(mode: Mode, name: str | None) -> bool:
-    """Runs the steps that no longer hold, of all that stands or of one network or container; False where all hold."""
+    """Runs the steps that no longer hold, of all that stands or of one network or container; False where all hold.
+
+    The host, each network and each container are an operation each: what one cannot have does not stop the others.
+    Errors: NetwrapError where something could not be repaired.
+    """
     with changing(mode, f"repair {name or ''}".strip()) as desk:
+        wanted = None if name is None else _around(name, desk.state())
         clear(desk)
         state = desk.state()
-        owners = state.owners if name is None else _around(name, state)
-        entries = desk.store.entries(owners=owners)
+        owners = state.owners if wanted is None else wanted & state.owners
+        failed, done = [], False
         seen = desk.look_at_all()
-        made = mend.repair(f"repair {name or ''}".strip(), entries, seen, state)
-        if made.steps or made.replaces or mode.dry_run:
-            desk.carry_out(made, seen, "repair")
-        return bool(made.steps)
+        for kind, part in sorted({whose(owner) for owner in owners}, key=lambda p: (_PARTS.index(p[0]), p[1])):
+            title = f"repair {part or kind}"
+            try:
+                if _repair_part(desk, title, {o for o in owners if whose(o) == (kind, part)}, seen):
+                    done, seen = True, desk.look_at_all()
+            except NetwrapError as error:
+                if type(error) is not NetwrapError:
+                    raise
+                talk(f"netwrap: {error.message}\nhint: {error.hint}")
+                failed.append(part or kind)
+                seen = desk.look_at_all()
+        desk.show_deferred("repair")
+        if failed:
+            raise NetwrapError(f"not repaired: {', '.join(failed)}", "netwrap status")
+        return done
+
+
+_PARTS = ("host", "network", "link", "container")
+
+
+def _repair_part(desk: Desk, title: str, owners: set[str], seen: Facts) -> bool:
+    state = desk.state()
+    standing = desk.store.entries(owners=state.owners)
+    made = mend.repair(title, [e for e in standing if e.step.owner in owners], standing, seen, state)
+    if made.steps or made.replaces:
+        desk.carry_out(made, seen, "repair", first=True)
+    return bool(made.steps)
 
 
 def _around(name: str, state: State) -> frozenset[str]:

@@ -12,10 +12,11 @@ import pytest
 import typer
 from world import Result, World
 
-from netwrap import __version__, app, desk
+from netwrap import __version__, app, session
 from netwrap.cli import app as command_line
 from netwrap.cli import common
-from netwrap.errors import CommandFailed
+from netwrap.desk import Mode
+from netwrap.errors import CommandFailed, NetwrapError
 
 CREATE = "network create --subnet 10.0.0.1/24 testbridge"
 CONNECT = "connect --pid 64560 --name bird2 --net testbridge -p 8080:80"
@@ -305,7 +306,7 @@ def test_without_root_nothing_is_changed_and_the_way_on_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(desk.NetwrapError) as caught, desk.changing(desk.Mode(tmp_path / "state"), "x"):
+    with pytest.raises(NetwrapError) as caught, session.changing(Mode(tmp_path / "state"), "x"):
         pass
     assert caught.value.exit_code == 1
     assert caught.value.hint.startswith("sudo netwrap")

@@ -45,18 +45,22 @@ MAY_IMPORT = {
     "statedir": {"errors"},
     "store": {"statedir", "schema", "codec", "undo", "steps", "model", "errors"},
     "desk": {
-        *("terminal", "store", "statedir", "schema", "execute", "spawn", "look", "undo", "mend", "foresee"),
+        *("terminal", "store", "execute", "spawn", "look", "undo", "mend", "foresee"),
         *("views", "facts", "steps", "model", "errors"),
     },
-    "upkeep": {"terminal", "desk", "mend", "health", "look", "undo", "views", "facts", "model", "errors"},
+    "session": {"desk", "terminal", "store", "statedir", "schema", "spawn", "errors"},
+    "upkeep": {
+        *("terminal", "session", "statedir", "desk", "mend", "health", "look", "undo"),
+        *("views", "facts", "model", "errors"),
+    },
     "attend": {"init"},
     "app": {
-        *("upkeep", "desk", "plan", "health", "look", "spawn", "undo", "views", "facts", "model", "errors"),
+        *("session", "upkeep", "desk", "plan", "health", "look", "spawn", "undo", "views", "facts", "model", "errors"),
         "drivers",  # their names, for completion
         "steps",  # shell_line: a hint that is a command
     },
     "supervise": {
-        *("terminal", "app", "upkeep", "attend", "desk", "plan", "health"),
+        *("terminal", "session", "app", "upkeep", "attend", "desk", "plan", "health"),
         *("spawn", "look", "views", "steps", "model", "errors"),
     },
     "peer": set(),
@@ -64,7 +68,7 @@ MAY_IMPORT = {
     "demo": {"terminal", "sandbox", "app", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
     "examine": {"doctor", "sandbox", "spawn", "errors"},  # of sandbox: what forbids user namespaces
     "checkup": {
-        *("examine", "doctor", "check", "desk", "spawn"),
+        *("examine", "doctor", "check", "session", "desk", "spawn"),
         *("undo", "facts", "model", "errors"),
     },
     "cli": {

@@ -108,7 +108,7 @@ def test_every_constructor_has_its_case() -> None:
         if callable(found) and getattr(found, "__module__", "") == module.__name__ and not name.startswith("_")
     }
     cases = {name.split()[0].rpartition(".")[2] for name in STEPS}
-    assert constructors - {"keep", "of_link", "of_a_stranger"} == cases
+    assert constructors - {"keep", "of_link", "of_a_stranger", "called", "delete"} == cases
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -180,7 +180,7 @@ def test_a_strangers_rule_is_removed_and_said_with_the_command_that_adds_it_agai
     rule = ("-s", "10.9.9.0/24", "!", "-i", "eth0", "-m", "comment", "--comment", "not mine", "-j", "ACCEPT")
     kernel = after([CHAIN])
     start = kernel.snapshot()
-    step = iptables.of_a_stranger("filter", "NETWRAP", rule)
+    step = iptables.of_a_stranger("filter", "NETWRAP", rule, "NETWRAP")
     assert step.undo is not None
     kernel.do(step.undo)
     assert holds(step.probe, kernel.everything()) is True
@@ -189,7 +189,7 @@ def test_a_strangers_rule_is_removed_and_said_with_the_command_that_adds_it_agai
     assert kernel.snapshot() == start
     kernel.run(split(step.why.partition("To add it again: ")[2]))
     assert kernel.snapshot() == again
-    assert "-t nat" in iptables.of_a_stranger("nat", "X", rule).do.text()
+    assert "-t nat" in iptables.of_a_stranger("nat", "X", rule, "NETWRAP").do.text()
 
 
 def test_a_link_bears_its_mark_from_its_first_moment() -> None:

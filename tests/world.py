@@ -19,7 +19,7 @@ import typer.main
 from toykernel import HOST, ToyKernel
 from toytables import Refused, split
 
-from netwrap import cli, desk, execute, supervise, upkeep
+from netwrap import cli, desk, execute, session, supervise, upkeep
 from netwrap.desk import Desk, Mode
 from netwrap.facts import Listener
 from netwrap.model import State
@@ -69,7 +69,7 @@ class World:
         for module in (desk, supervise):
             monkeypatch.setattr(module, "require", lambda _: None)
         monkeypatch.setattr(desk, "look", lambda *a, **k: self.kernel.facts(*a, **k))
-        monkeypatch.setattr(desk, "need_root", lambda *_: None)
+        monkeypatch.setattr(session, "need_root", lambda *_: None)
         monkeypatch.setattr(upkeep, "alive", lambda *a: self.kernel.facts(*a))
         monkeypatch.setattr(desk, "boot_id", lambda: self.kernel.boot_id)
         monkeypatch.setattr(desk, "own_namespace", lambda: HOST)
@@ -152,7 +152,7 @@ class World:
 
     def recover(self) -> None:
         """What the next changing command does first."""
-        with desk.changing(Mode(self.directory, quiet=True), "the next command") as at_work:
+        with session.changing(Mode(self.directory, quiet=True), "the next command") as at_work:
             assert isinstance(at_work, Desk)
 
     def everything(self) -> dict[str, object]:

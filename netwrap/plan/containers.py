@@ -40,7 +40,7 @@ def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None
     Errors: BadInput, NetwrapError.
     """
     network = state.network(wish.network)
-    refuse_down(network, seen)
+    refuse_down(network, seen, state)
     _refuse_full(network, seen)
     taken = {e.ip for e in state.endpoints_of(network=network.name)} | {network.gateway} | seen.addresses()
     ip = _address(wish, network, taken, state)
@@ -127,9 +127,9 @@ def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) ->
     for known in state.containers.values():
         if _is_same(found, known):
             if known.ours and not known.netns.is_same(seen.handle(known.name)):
-                raise BadInput(
-                    f"{known.name} is half gone: /run/netns/{known.name} is not its namespace any more",
-                    f"netwrap disconnect {known.name}",
+                raise NetwrapError(
+                    f"/run/netns/{known.name} is not the namespace of {known.name} any more",
+                    f"netwrap repair {known.name}",
                 )
             if wish.name not in (None, known.name):
                 raise BadInput(

@@ -51,7 +51,7 @@ def network_link(names: tuple[str, str], seen: Facts, state: State) -> Plan:
     if other.name in state.linked_to(one.name):
         raise BadInput(f"{one.name} and {other.name} are linked already", f"netwrap network inspect {one.name}")
     for network in (one, other):
-        refuse_down(network, seen)
+        refuse_down(network, seen, state)
         if network.internal:
             raise BadInput(
                 f"network {network.name!r} is internal: it has no way to another network",

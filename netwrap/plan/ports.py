@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from netwrap import drivers, firewall
-from netwrap.errors import BadInput
+from netwrap.errors import BadInput, NetwrapError
 from netwrap.facts import Facts
 from netwrap.model import Endpoint, Publication, PublishedPort, State
 from netwrap.plan.common import shared
@@ -19,6 +19,11 @@ def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, s
         raise BadInput(
             f"network {network.name!r} is internal: it publishes nothing",
             "netwrap network create NAME, without --internal",
+        )
+    if endpoint in state.endpoints and endpoint.veth not in seen.host.links:
+        raise NetwrapError(
+            f"{endpoint.container} is cut off from {network.name}: its link {endpoint.veth} is gone",
+            f"netwrap repair {endpoint.container}",
         )
     driver = drivers.load(network.driver)
     place = f"{endpoint.container}/{endpoint.network}"

@@ -32,15 +32,15 @@ def insert(table: str, chain: str, mark: str, rule: tuple[str, ...], target: tup
     return _rule("-I", table, chain, mark, rule, target, why)
 
 
-def of_a_stranger(table: str, chain: str, rule: tuple[str, ...]) -> Step:
-    """Removes a rule that somebody else has put into a chain of ours; its inverse would add it again."""
+def of_a_stranger(table: str, chain: str, rule: tuple[str, ...], ours: str) -> Step:
+    """Removes somebody else's rule that is in a chain of ours, or leads there; its inverse would add it again."""
     again = _iptables(table, "-A", chain, *rule)
     return Step(
         "rule",
         _iptables(table, "-D", chain, *rule),
         again,
         Probe("rule", (table, chain, *rule)),
-        f"A rule of somebody else's goes with the chain {chain}. To add it again: {again.text()}",
+        f"A rule of somebody else's goes with the chain {ours}. To add it again: {again.text()}",
     )
 
 

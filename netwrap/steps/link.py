@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from netwrap.model import LINK_GROUP, Netns
 from netwrap.steps import SHELL_PID, Cmd, Probe, Step
 
@@ -54,7 +56,7 @@ def set_up(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
     )
 
 
-PASSING = frozenset({"link down", "link name"})
+PASSING = frozenset({"link down", "link name", "link del"})
 """Kinds of steps that lead to another one, and are not what stands in the end."""
 
 
@@ -63,6 +65,11 @@ def set_down(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
     up = set_up(name, mac, why, ns)
     assert up.undo is not None
     return Step("link down", up.undo, up.do, Probe("passing", (name, mac), ns), why)
+
+
+def delete(name: str, mac: str, again: Cmd, why: str, ns: Netns | None = None) -> Step:
+    """Removes one end of a cable whose other end is lost, for `again` to make it anew."""
+    return Step("link del", Cmd(("ip", "link", "del", "dev", name), ns), again, Probe("passing", (name, mac), ns), why)
 
 
 def rename(old: str, new: str, mac: str, why: str, ns: Netns | None = None) -> Step:
@@ -74,6 +81,12 @@ def rename(old: str, new: str, mac: str, why: str, ns: Netns | None = None) -> S
         Probe("link", (new, mac), ns),
         why,
     )
+
+
+def called(step: Step, name: str) -> Step:
+    """The removal of a link for the name that somebody has given it."""
+    do = replace(step.do, argv=(*step.do.argv[:-1], name))
+    return replace(step, do=do, probe=replace(step.probe, key=(name, *step.probe.key[1:])))
 
 
 def set_master(name: str, mac: str, bridge: str, why: str) -> Step:

@@ -67,10 +67,10 @@ def step(number: int, found: Operation, entry: Entry) -> dict[str, Any]:
     }
 
 
-def status(owner: str, health: str, lost: Iterable[Entry]) -> dict[str, Any]:
+def status(owner: str, health: str, drift: list[str]) -> dict[str, Any]:
     """An object with its state and the commands of the steps that no longer hold."""
     kind, _, name = owner.partition(":")
-    return {"object": owner, "kind": kind, "name": name, "state": health, "drift": [e.step.do.text() for e in lost]}
+    return {"object": owner, "kind": kind, "name": name, "state": health, "drift": drift}
 
 
 def cut_off(found: Operation) -> dict[str, Any]:
