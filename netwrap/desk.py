@@ -273,7 +273,9 @@ class Desk:
         look = self._looker(_inside(entries))
         try:
             left = execute.execute_all(plan, runner, Log(self.store, op), look, signals)
-            undone = {entry.id for entry in entries} - {step.inverts for step, _ in left}
+            inside = {step.probe.ns.name for step, _ in left if step.probe.ns is not None}  # the way there is needed
+            handles = {e.id for e in entries if e.step.probe.kind == "netns" and e.step.probe.key[0] in inside}
+            undone = {entry.id for entry in entries} - {step.inverts for step, _ in left} - handles
             standing = foundation(step.owner for step, _ in left)
             self.store.end(op, "failed" if left else state, undone=undone, removes=set(plan.removes) - standing)
         except StateFailed:  # the operation stays in the journal as running: the next command looks after it again

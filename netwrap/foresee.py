@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 from netwrap.facts import Facts, Rule, Space, netns_of, same_rule
 from netwrap.steps import Step
@@ -22,6 +23,12 @@ def after(seen: Facts, steps: Iterable[Step]) -> Facts:
                 seen = _changed(seen, step, _renamed_to(old, old))
             case ("ip", "link", "set", "dev", old, "name", new):
                 seen = _changed(seen, step, _renamed_to(old, new))
+            case ("ip", "link", "set", "dev", name, "netns", *_) if step.do.ns is not None:
+                seen = _changed(seen, step, partial(_without, name=name))
+            case ("ip", "addr", "del", cidr, "dev", name):
+                seen = _changed(seen, step, _without_addr(name, cidr))
+            case ("ip", "route", "del", dst, *where):
+                seen = _changed(seen, step, _without_route(dst, where))
             case ("ip", "netns", "del", name):
                 seen = replace(seen, handles={n: inode for n, inode in seen.handles.items() if n != name})
             case ("ip", "netns", "attach", name, _):
@@ -42,6 +49,21 @@ def _changed(seen: Facts, step: Step, change: Callable[[Space], Space]) -> Facts
         return replace(seen, host=change(seen.host))
     space = seen.space(step.do.ns)
     return seen if space is None else replace(seen, spaces={**seen.spaces, step.do.ns.inode: change(space)})
+
+
+def _without_addr(name: str, cidr: str) -> Callable[[Space], Space]:
+    return lambda space: replace(space, addrs=space.addrs - {(name, cidr)})
+
+
+def _without_route(dst: str, where: list[str]) -> Callable[[Space], Space]:
+    """Without the routes of a link and table to a destination."""
+    named = dict(pairwise(where))
+    dev, table = named.get("dev"), named.get("table", "main")
+
+    def change(space: Space) -> Space:
+        return replace(space, routes=tuple(r for r in space.routes if (r.dst, r.dev, r.table) != (dst, dev, table)))
+
+    return change
 
 
 def _plugged(name: str, bridge: str) -> Callable[[Space], Space]:

@@ -28,14 +28,20 @@ def endpoint_state(container: Container, entries: Iterable[Entry], seen: Facts) 
     """The STATE of an endpoint: `up`, `drifted` where a step no longer holds, `gone` where its process is."""
     if is_gone(container, seen):
         return "gone"
-    return "drifted" if drifted(entries, seen) else "up"
+    return "drifted" if _is_less(entries, seen) else "up"
 
 
 def network_state(network: Network, entries: Iterable[Entry], seen: Facts) -> str:
     """The STATE of a network: `up`, `drifted` where a step no longer holds, `down` where its bridge is away."""
     if network.bridge not in seen.host.links:
         return "down"
-    return "drifted" if drifted(entries, seen) else "up"
+    return "drifted" if _is_less(entries, seen) else "up"
+
+
+def _is_less(entries: Iterable[Entry], seen: Facts) -> bool:
+    """Says whether a step no longer holds, or is on its way to be taken back."""
+    entries = list(entries)
+    return any(entry.state == "undoing" for entry in entries) or drifted(entries, seen) != []
 
 
 def drifted(entries: Iterable[Entry], seen: Facts) -> list[Entry]:

@@ -170,7 +170,7 @@ def _by_pid(pid: int, name: str | None, seen: Facts) -> Container:
 
 
 def _by_netns(handle: str, name: str | None, seen: Facts) -> Container:
-    if handle not in seen.handles or not is_name(handle):
+    if not seen.handles.get(handle) or not is_name(handle):  # 0: it leads nowhere
         raise BadInput(f"no namespace {handle!r} in /run/netns", "ip netns list")
     if name not in (None, handle):
         raise BadInput(
