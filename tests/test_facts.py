@@ -347,3 +347,33 @@ def test_a_setting_with_another_value_does_not_hold() -> None:
 def test_a_probe_of_an_unknown_kind_is_an_error_and_not_an_answer() -> None:
     with pytest.raises(ValueError, match="no probe of kind"):
         holds(Probe("colour", ("testbridge", BR_MAC)), SEEN)
+
+
+SAVED = "*filter\n:FORWARD ACCEPT [0:0]\n:NETWRAP - [0:0]\n%s\nCOMMIT\n"
+
+
+@pytest.mark.parametrize(
+    ("saved", "comment"),
+    [
+        ('"plain"', "plain"),
+        ('"it\\\'s \\"quoted\\" \\\\"', 'it\'s "quoted" \\'),
+        ('"of two\nlines"', "of two\nlines"),
+        ('"-A NETWRAP -j\n-A FORWARD\n"', "-A NETWRAP -j\n-A FORWARD\n"),
+        ('"a\u2028b\x0cc\x85d"', "a\u2028b\x0cc\x85d"),
+        ('"\udcff"', "\udcff"),
+        ("$$", "$$"),
+    ],
+)
+def test_a_comment_of_iptables_save_is_read_as_it_was_given(saved: str, comment: str) -> None:
+    """As xtables_save_string of iptables 1.8 writes it: quotes and backslashes escaped, line ends as they are."""
+    rules = parse_rules(SAVED % f"-A NETWRAP -s 10.0.0.0/8 -m comment --comment {saved} -j ACCEPT")
+    assert rules == {
+        ("filter", "FORWARD"): (),
+        ("filter", "NETWRAP"): (("-s", "10.0.0.0/8", "-m", "comment", "--comment", comment, "-j", "ACCEPT"),),
+    }
+
+
+@pytest.mark.parametrize("line", ["# Table `nat' is incompatible, use 'nft' tool.", "what?", '-A NETWRAP -m comment "'])
+def test_what_iptables_save_cannot_tell_or_nobody_can_read_is_no_empty_table(line: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_rules(SAVED % line)
