@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from netwrap.facts import Facts, Rule, Space, netns_of, same_rule
 from netwrap.steps import Step
+from netwrap.steps.sysctl import of_link
 
 
 def after(seen: Facts, steps: Iterable[Step]) -> Facts:
@@ -23,6 +24,8 @@ def after(seen: Facts, steps: Iterable[Step]) -> Facts:
                 seen = _changed(seen, step, _renamed_to(old, old))
             case ("ip", "link", "set", "dev", old, "name", new):
                 seen = _changed(seen, step, _renamed_to(old, new))
+                if step.do.ns is None:
+                    seen = replace(seen, sysctls={_renamed_key(key, old, new): v for key, v in seen.sysctls.items()})
             case ("ip", "link", "set", "dev", name, "netns", *_) if step.do.ns is not None:
                 seen = _changed(seen, step, partial(_without, name=name))
             case ("ip", "addr", "del", cidr, "dev", name):
@@ -49,6 +52,12 @@ def _changed(seen: Facts, step: Step, change: Callable[[Space], Space]) -> Facts
         return replace(seen, host=change(seen.host))
     space = seen.space(step.do.ns)
     return seen if space is None else replace(seen, spaces={**seen.spaces, step.do.ns.inode: change(space)})
+
+
+def _renamed_key(key: str, old: str, new: str) -> str:
+    """The key of a link's setting once the link has another name."""
+    theirs = of_link(old, "")
+    return of_link(new, key[len(theirs) :]) if key.startswith(theirs) else key
 
 
 def _without_addr(name: str, cidr: str) -> Callable[[Space], Space]:
