@@ -168,4 +168,8 @@ given_again() {
     same "$(of_host <<<"$before")" "$(kernel_state | of_host)"
 }
 
-started() { [ "$(netwrap ps --json | jq --arg name "$1" '[.[] | select(.name == $name and .state == "up" and .pid != null)] | length')" = 1 ]; }
+# The container stands as a whole: it has a pid, and the operation that made it is through.
+started() {
+    [ "$(netwrap ps --json | jq --arg name "$1" '[.[] | select(.name == $name and .state == "up" and .pid != null)] | length')" = 1 ] &&
+        [ "$(netwrap log --json | jq 'all(.state != "running")')" = true ]
+}
