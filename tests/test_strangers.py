@@ -70,7 +70,7 @@ def run(world: World, event: Any, option: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["", " --batch"], ids=["one by one", "batch"])
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(happened=st.lists(events, min_size=3, max_size=12), mends=st.booleans())
 def test_whatever_happens_nothing_of_ours_is_left_and_nothing_else_is_gone(
     option: str, happened: list[Any], mends: bool, monkeypatch: pytest.MonkeyPatch
