@@ -8,7 +8,7 @@ teardown() { host_down; }
 
 # The driver "equality" runs a case in all ways, and takes back what builds something up; then its scripts are read.
 cases() {
-    local scripts=$BATS_TEST_TMPDIR/scripts file n=0 step=$(((NETWRAP_EVERY + 15) / 16))
+    local scripts=$BATS_TEST_TMPDIR/scripts file n=0 step=$(((NETWRAP_EVERY + 7) / 8))
     mkdir "$scripts"
     for file in "$BATS_TEST_DIRNAME"/cases/"$1"*; do
         ((n++ % step)) || printf 'equality %s %s\n' "$file" "$scripts"
