@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from toytables import split
 from world import World
 
-from netwrap.facts import Facts
+from netwrap.facts import Facts, Link, Route, Space
 from netwrap.foresee import after
-from netwrap.steps import Cmd, Probe, Step
+from netwrap.model import Netns
+from netwrap.steps import Cmd, Probe, Step, addr, link, route
 from netwrap.undo import take_back
 
 
@@ -69,3 +71,26 @@ def test_a_dry_run_plans_upon_what_it_would_clear_away(world: World) -> None:
     said = world.netwrap(line).err.splitlines()
     shown = [command.removeprefix("+ ") for command in said if command.startswith("+ ")]
     assert [row["do"] for row in rows] == [command.replace(f"netns {os.getpid()} ", "netns $$ ") for command in shown]
+
+
+def test_an_address_a_route_and_a_link_that_goes_back_to_the_host_are_not_in_the_namespace_any_more() -> None:
+    ns = Netns("web", 7)
+    space = Space(
+        {"lo": Link("lo", ""), "eth0": Link("eth0", "0a:6e:0a:00:00:02", "veth")},
+        frozenset({("lo", "127.0.0.1/8"), ("eth0", "10.0.0.2/24")}),
+        (Route("default", "eth0", "10.0.0.1"), Route("default", "eth1", "10.0.1.1")),
+    )
+    seen = Facts(handles={"web": 7}, spaces={7: space})
+    made = [
+        addr.add("lo", "", "127.0.0.1/8", "", ns),
+        route.add_default("10.0.0.1", "eth0", "0a:6e:0a:00:00:02", "", ns),
+    ]
+    back = [replace(step, do=step.undo) for step in made if step.undo is not None]
+    found = after(seen, back).spaces[7]
+    assert found.addrs == {("eth0", "10.0.0.2/24")}
+    assert found.routes == (Route("default", "eth1", "10.0.1.1"),)
+    move = link.move("peer", "0a:6e:0a:00:00:02", ns, "eth0", "")
+    assert move.undo is not None
+    found = after(seen, [replace(move, do=move.undo)]).spaces[7]
+    assert set(found.links) == {"lo"}
+    assert found.addrs == {("lo", "127.0.0.1/8")}
