@@ -45,7 +45,7 @@ all_refused() {
 }
 
 @test "where the state directory is read-only every changing command is refused before its first change" {
-    host mount -o remount,ro "$STATE_DIR"
+    host mount -o remount,bind,ro "$STATE_DIR"
     all_refused "Read-only file system"
     [ "$(netwrap ps --json | jq -r '.[].state')" = up ]
     netwrap status >/dev/null

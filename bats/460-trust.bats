@@ -25,8 +25,10 @@ teardown() { host_down; }
     host chmod 644 /run/netwrap/lock # as an older netwrap left it
     netwrap network create --quiet --subnet 10.0.1.1/24 b
     [ "$(host stat -c %a /run/netwrap/lock)" = 600 ]
-    run unprivileged flock -n /run/netwrap/lock true
-    [ "$status" -ne 0 ]
+    if [ "$(id -u)" = 0 ]; then # elsewhere the other one is the owner, too
+        run unprivileged flock -n /run/netwrap/lock true
+        [ "$status" -ne 0 ]
+    fi
     host chmod 777 /run/netwrap
     refused 2 "/run/netwrap may be written by others" network list
     refused 2 "/run/netwrap may be written by others" network remove a
