@@ -71,7 +71,8 @@ def _network(desk: Desk, state: State, seen: Facts, name: str) -> dict[str, Any]
     links = [li.owner for li in state.links if name in (li.a, li.b)]
     entries = desk.store.entries(owners=["host", found.owner, f"published:{name}", *links])
     endpoints = [_endpoint(desk, state, seen, e) for e in state.endpoints_of(network=name)]
-    return documents.network(found, state, health.network_state(found, entries, seen), endpoints)
+    how = health.network_state(found, health.is_drifted(entries, seen), seen)
+    return documents.network(found, state, how, endpoints)
 
 
 def network_link(mode: Mode, one: str, other: str) -> None:
@@ -223,7 +224,8 @@ def _endpoint(desk: Desk, state: State, seen: Facts, found: Endpoint) -> dict[st
     place = f"{found.container}/{found.network}"
     owners = [found.owner, container.owner, f"hairpin:{place}", f"replies:{place}", *ports]
     entries = desk.store.entries(owners=owners)
-    return documents.endpoint(found, container, state, health.endpoint_state(container, entries, seen))
+    how = health.container_state(container, health.is_drifted(entries, seen), seen)
+    return documents.endpoint(found, container, state, how)
 
 
 # ---- names, for completion

@@ -122,10 +122,6 @@ class Desk:
         if not first:
             self.show_deferred(plan.title)
 
-    def print(self, plan: Plan, seen: Facts) -> None:
-        """The dry run: the plan on stdout, what it had to assume on stderr."""
-        self._defer(plan, seen, first=False)
-
     def show_deferred(self, title: str) -> None:
         """Prints a dry run's plans; nothing where it is none."""
         if not self.mode.dry_run:

@@ -24,21 +24,21 @@ def is_gone(container: Container, seen: Facts) -> bool:
     return not container.netns.is_same(seen.namespace(container.name, found.inode))
 
 
-def endpoint_state(container: Container, entries: Iterable[Entry], seen: Facts) -> str:
-    """The STATE of an endpoint: `up`, `drifted` where a step no longer holds, `gone` where its process is."""
+def container_state(container: Container, is_drifted: bool, seen: Facts) -> str:
+    """The STATE of a container or of an endpoint of it: `up`, `drifted`, or `gone` where its process is."""
     if is_gone(container, seen):
         return "gone"
-    return "drifted" if _is_less(entries, seen) else "up"
+    return "drifted" if is_drifted else "up"
 
 
-def network_state(network: Network, entries: Iterable[Entry], seen: Facts) -> str:
-    """The STATE of a network: `up`, `drifted` where a step no longer holds, `down` where its bridge is away."""
+def network_state(network: Network, is_drifted: bool, seen: Facts) -> str:
+    """The STATE of a network: `up`, `drifted`, or `down` where its bridge is away."""
     if network.bridge not in seen.host.links:
         return "down"
-    return "drifted" if _is_less(entries, seen) else "up"
+    return "drifted" if is_drifted else "up"
 
 
-def _is_less(entries: Iterable[Entry], seen: Facts) -> bool:
+def is_drifted(entries: Iterable[Entry], seen: Facts) -> bool:
     """Says whether a step no longer holds, or is on its way to be taken back."""
     entries = list(entries)
     return any(entry.state == "undoing" for entry in entries) or drifted(entries, seen) != []

@@ -22,22 +22,19 @@ def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen
     """
     if half := {whose(e.step.owner) for e in entries if e.step.owner in state.half_removed}:
         raise NetwrapError(f"{title}: its removal has failed half-way", f"netwrap {_removal(*half.pop())}")
-    work = _Work(seen)
+    work, replaces = _Work(seen), list[int]()
     settings = [e for e in entries if e.step.owner == "host" and e.step.do.argv[0] == "sysctl"]
     fresh = host_settings(seen, state) if any(e.step.owner == "host" for e in entries) else ()
-    if fresh or any(e.boot != seen.boot_id for e in settings):  # they say nothing about what was before them now
+    if fresh or any(e.is_of_another_boot(seen.boot_id) for e in settings):
+        # What they say about what was before them is no longer so.
         work.run(replace(step, mends=settings[0].id if settings else None) for step in fresh)
-        work.replaces += [e.id for e in settings]
+        replaces = [e.id for e in settings]
     handles = [e for e in entries if e.step.probe.kind == "netns"]
-    for entry in [*handles, None, *entries]:
-        if entry is None:  # there is a way into every namespace by now
-            work.run(_names(entries, work.seen))
-            work.run(_broken_cables(entries, work.seen))
-        elif work.has_to(entry):
-            _refuse_taken(entry.step, work.seen)
-            work.run([replace(again(entry.step, standing, work.seen, state), mends=entry.id)])
-            work.replaces.append(entry.id)
-    return Plan(title, tuple(work.steps), replaces=tuple(work.replaces))
+    work.mend(handles, standing, state)  # first: they are the ways in
+    work.run(_names(entries, work.seen))
+    work.run(_broken_cables(entries, work.seen))
+    work.mend((e for e in entries if e not in handles and e.id not in replaces), standing, state)
+    return Plan(title, tuple(work.steps), replaces=tuple(replaces))
 
 
 def _removal(kind: str, name: str) -> str:
@@ -50,16 +47,18 @@ class _Work:
 
     seen: Facts
     steps: list[Step] = field(default_factory=list)
-    replaces: list[int] = field(default_factory=list)
 
     def run(self, steps: Iterable[Step]) -> None:
         for step in steps:
             self.steps.append(step)
             self.seen = after(self.seen, [step])
 
-    def has_to(self, entry: Entry) -> bool:
-        """Says whether a step is to be run again."""
-        return entry.id not in self.replaces and entry in drifted([entry], self.seen)
+    def mend(self, entries: Iterable[Entry], standing: Sequence[Entry], state: State) -> None:
+        """Runs the steps again that no longer hold. Errors: NetwrapError."""
+        for entry in entries:
+            if drifted([entry], self.seen):
+                _refuse_taken(entry.step, self.seen)
+                self.run([replace(again(entry.step, standing, self.seen, state), mends=entry.id)])
 
 
 def host_settings(seen: Facts, state: State) -> tuple[Step, ...]:
@@ -96,11 +95,15 @@ def in_place(step: Step, before: Facts, now: Facts) -> Step:
     def rank(rule: Rule) -> int:
         return next((n for n, other in enumerate(old) if same_rule(rule, other)), len(old))
 
-    number = 1 + sum(rank(rule) < rank(tuple(words)) for rule in now.rules.get((table, chain), ()))
+    return _at(1 + sum(rank(rule) < rank(tuple(words)) for rule in now.rules.get((table, chain), ())), step)
+
+
+def _at(number: int, step: Step) -> Step:
+    """The step with the command that makes its rule the n-th of its chain."""
     argv = list(step.do.argv)
     how = next(n for n, word in enumerate(argv) if word in ("-A", "-I"))
-    numbered = argv[how] == "-I" and argv[how + 2].isdigit()
-    argv[how : how + 2 + numbered] = ["-I", chain, str(number)]
+    has_number = argv[how + 2].isdigit()
+    argv[how : how + 2 + has_number] = ["-I", argv[how + 1], str(number)]
     return replace(step, do=replace(step.do, argv=tuple(argv)))
 
 
@@ -170,11 +173,7 @@ def again(step: Step, entries: Iterable[Entry], seen: Facts, state: State) -> St
     is_appended = "-A" in step.do.argv
     if (is_appended and not behind) or (not is_appended and not before):
         return step
-    number = min(behind) if behind else max(before) + 1
-    argv = list(step.do.argv)
-    how = argv.index("-A" if is_appended else "-I")
-    argv[how : how + 2] = ["-I", chain, str(number)]
-    return replace(step, do=replace(step.do, argv=tuple(argv)))
+    return _at(min(behind) if behind else max(before) + 1, step)
 
 
 def _order(place: tuple[str, str], entries: Iterable[Entry]) -> list[Rule]:

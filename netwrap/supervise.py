@@ -82,7 +82,7 @@ def _dry_run(mode: Mode, wish: ConnectWish, command: list[str]) -> None:
         seen = desk.look(hooks=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())
         if mode.json:
-            desk.print(made, seen)
+            desk.carry_out(made, seen)
         else:
             print(run_script(made, _words(_container(made).name, command)), end="")
 

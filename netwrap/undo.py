@@ -46,6 +46,10 @@ class Entry:
         """Where it stands among the others."""
         return (self.place or self.id, self.id)
 
+    def is_of_another_boot(self, boot: str) -> bool:
+        """Says whether it was run in another boot than that; where that is not known, it was not."""
+        return self.boot not in ("", boot)
+
 
 def needs(owner: str) -> tuple[str, ...]:
     """The objects that an object is built upon."""
@@ -128,7 +132,7 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
         if is_undone_last(entry.step) and conntrack.TOOL not in seen.tools:
             already.append(f"conntrack is not installed any more: {entry.step.undo.text()} is left out")
             continue
-        if _is_of_another_boot(entry, seen):
+        if entry.is_of_another_boot(seen.boot_id) and not _outlasts_a_boot(entry.step.probe):
             already.append(f"done before the last boot, and what is there now is not netwrap's: {entry.step.do.text()}")
             continue
         if entry.step.kind == "sysctl" and any(entry.step.probe.key[0].startswith(of_link(n, "")) for n in lost):
@@ -158,12 +162,10 @@ def is_away(probe: Probe, seen: Facts) -> bool:
     return holds(probe, seen) is False and renamed(probe, seen) is None
 
 
-def _is_of_another_boot(entry: Entry, seen: Facts) -> bool:
-    """Says whether what a step did went with a boot: settings, and namespaces with what is in them, whatever has their
-    numbers by now. Links and rules on the host bear our mark, and may have been restored."""
-    probe = entry.step.probe
-    lasts = probe.kind not in ("sysctl", "keep", "netns") and probe.ns is None
-    return not lasts and entry.boot not in ("", seen.boot_id)
+def _outlasts_a_boot(probe: Probe) -> bool:
+    """Says whether it may be there after a boot: links and rules on the host bear our mark, and may have been restored.
+    Settings go, and namespaces with what is in them, whatever has their numbers by then."""
+    return probe.kind not in ("sysctl", "keep", "netns") and probe.ns is None
 
 
 def _unmarked(probe: Probe, seen: Facts) -> str | None:

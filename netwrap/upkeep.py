@@ -80,11 +80,10 @@ def status(mode: Mode) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _state_of(owner: str, drift: list[str], state: State, seen: Facts) -> str:
     kind, name = whose(owner)
-    container = state.containers.get(name) if kind == "container" else None
-    if container is not None and health.is_gone(container, seen):
-        return "gone"
-    if owner.startswith("network:") and state.networks[name].bridge not in seen.host.links:
-        return "down"
+    if kind == "container" and name in state.containers:
+        return health.container_state(state.containers[name], bool(drift), seen)
+    if owner.startswith("network:"):
+        return health.network_state(state.networks[name], bool(drift), seen)
     return "drifted" if drift else "up"
 
 

@@ -9,7 +9,7 @@ import pytest
 from world import World
 
 from netwrap.facts import Facts
-from netwrap.health import drifted, endpoint_state, is_gone, network_state
+from netwrap.health import container_state, drifted, is_gone, network_state
 from netwrap.model import Container, Process
 from netwrap.steps import sysctl
 from netwrap.undo import Entry
@@ -38,7 +38,7 @@ def test_a_container_whose_process_runs_in_its_namespace_is_not_gone() -> None:
 )
 def test_a_container_is_gone_with_its_process(seen: Facts) -> None:
     assert is_gone(BIRD2, seen)
-    assert endpoint_state(BIRD2, [], seen) == "gone"
+    assert container_state(BIRD2, False, seen) == "gone"
 
 
 def test_a_process_whose_namespace_cannot_be_seen_counts_as_there() -> None:
@@ -109,4 +109,4 @@ def test_a_bridge_that_somebody_else_made_in_its_place_is_drift(world: World) ->
     world.prepare("ip link add name testbridge address 02:00:00:00:00:99 type bridge")
     network = json.loads(world.must("network inspect testbridge"))
     assert network["state"] == "drifted"
-    assert network_state(world.state().networks["testbridge"], [], Facts()) == "down"
+    assert network_state(world.state().networks["testbridge"], False, Facts()) == "down"
