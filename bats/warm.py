@@ -6,6 +6,7 @@ The same entry point as the command's, without its start-up: hundreds of runs in
 from __future__ import annotations
 
 import difflib
+import gc
 import json
 import os
 import signal
@@ -22,6 +23,9 @@ import tabulate  # noqa: F401
 from state import kernel_state as kernel_state
 
 from netwrap import cli
+
+cli.commands()
+gc.freeze()  # a child that collects garbage would copy all of it
 
 HERE = Path(__file__).resolve().parent
 Words = tuple[object, ...]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,6 +49,12 @@ def root(
     """Container networking by hand: one visible command per step, and every step can be taken back."""
 
 
+@cache
+def commands() -> Callable[..., Any]:
+    """All commands with their options, as a tree."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str]) -> int:
     """Runs one command line; gives its exit code. No traceback reaches the user."""
     own = str(Path(sys.executable).parent)  # netwrap itself, for commands that it starts
@@ -54,7 +62,7 @@ def run(arguments: list[str]) -> int:
     os.environ["PATH"] = ":".join([*path, *(d for d in (*_SBIN, own) if d not in path)])
     _open_what_is_closed()
     try:
-        code = app(arguments, prog_name="netwrap", standalone_mode=False)
+        code = commands()(arguments, prog_name="netwrap", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except NetwrapError as error:
@@ -102,7 +110,7 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
 
 def _command_path(arguments: list[str]) -> str:
     """The command that the arguments begin with, for errors that do not say theirs."""
-    path, found = ["netwrap"], typer.main.get_command(app)
+    path, found = ["netwrap"], commands()
     for word in arguments:
         if word in getattr(found, "commands", {}):
             path.append(word)
