@@ -11,11 +11,11 @@ teardown() { host_down; }
 }
 
 @test "several processes connect, publish, disconnect, create and remove at random: consistent at any moment" {
-    on_hosts <<<"races random $((NETWRAP_EVERY > 16 ? 6 : NETWRAP_EVERY > 8 ? 20 : 60))"
+    on_hosts <<<"races random $((NETWRAP_EVERY > 32 ? 6 : NETWRAP_EVERY > 8 ? 12 : 60))"
 }
 
 @test "several processes at random, and some of them killed: the next command recovers" {
-    on_hosts <<<"races killed $((NETWRAP_EVERY > 16 ? 6 : NETWRAP_EVERY > 8 ? 10 : 30))"
+    on_hosts <<<"races killed $((NETWRAP_EVERY > 32 ? 6 : NETWRAP_EVERY > 8 ? 8 : 30))"
 }
 
 @test "a lock holder that was killed does not block" {

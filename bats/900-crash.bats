@@ -9,105 +9,76 @@ teardown() { host_down; }
 
 ended_or_waits() { [ -e "$1/code" ] || grep -q "waiting for" "$1/err"; }
 
-@test "killed at any point of network create, the next command rolls it back" {
+@test "killed at any point of network create, and again in the recovery, the next command rolls it back" {
     on_hosts <<'END'
-kill-points create
-kill-points create --batch
-kill-points second-create --batch
+kill-points create points recovery
+kill-points create --batch points anytime
+kill-points second-create --batch points
 END
 }
 
-@test "killed at any point of connect with ports, the next command rolls it back" {
+@test "killed at any point of connect with ports, at any time, and again in the recovery, the next command rolls it back" {
     on_hosts <<'END'
-kill-points connect
-kill-points connect --batch
+kill-points connect points anytime
+kill-points connect --batch points recovery
 END
 }
 
 @test "killed at any point of publish, the next command rolls it back" {
     on_hosts <<'END'
-kill-points publish
-kill-points publish --batch
+kill-points publish points anytime
+kill-points publish --batch points recovery
 END
 }
 
 @test "killed at any point of run, building up and taking down, nothing is left after the next command" {
     on_hosts <<'END'
-kill-points run
-kill-points run --batch
+kill-points run points anytime
+kill-points run --batch points recovery
 END
 }
 
 @test "killed at any point of unpublish, the next command finishes it" {
     on_hosts <<'END'
-kill-points unpublish
-kill-points unpublish --batch
+kill-points unpublish points
+kill-points unpublish --batch points recovery
 END
 }
 
-@test "killed at any point of disconnect, the next command finishes it" {
+@test "killed at any point of disconnect, at any time, and again in the recovery, the next command finishes it" {
     on_hosts <<'END'
-kill-points disconnect
-kill-points disconnect --batch
+kill-points disconnect points recovery anytime
+kill-points disconnect --batch points
 END
 }
 
 @test "killed at any point of network remove --force, the next command finishes it" {
     on_hosts <<'END'
-kill-points remove
-kill-points remove --batch
+kill-points remove points
+kill-points remove --batch points recovery anytime
 END
 }
 
 @test "killed at any point of undo, the next command finishes it" {
     on_hosts <<'END'
-kill-points undo
-kill-points undo --batch
+kill-points undo points recovery anytime
+kill-points undo --batch points
 END
 }
 
 @test "killed at any point of link it is rolled back, and of unlink it is finished" {
     on_hosts <<'END'
-kill-points link
-kill-points link --batch
-kill-points unlink
-kill-points unlink --batch
+kill-points link points recovery
+kill-points link --batch points
+kill-points unlink points recovery
+kill-points unlink --batch points
 END
 }
 
 @test "killed at any point of repair, the next command rolls it back, and another repair mends all" {
     on_hosts <<'END'
-kill-points repair
-kill-points repair --batch
-END
-}
-
-@test "killed again while it recovers, and while it recovers from that, the command after that recovers" {
-    on_hosts <<'END'
-kill-points create --nested
-kill-points connect --batch --nested
-kill-points publish --batch --nested
-kill-points run --batch --nested
-kill-points disconnect --nested
-kill-points unpublish --batch --nested
-kill-points remove --batch --nested
-kill-points undo --nested
-kill-points link --nested
-kill-points unlink --nested
-kill-points repair --batch --nested
-END
-}
-
-@test "killed at any time, not only between its steps, and its recovery sometimes too, the next command recovers" {
-    on_hosts <<'END'
-kill-points create --batch --anytime
-kill-points connect --anytime
-kill-points publish --anytime
-kill-points run --anytime
-kill-points disconnect --anytime
-kill-points remove --batch --anytime
-kill-points undo --anytime
-kill-points repair --anytime
+kill-points repair points anytime
+kill-points repair --batch points recovery
 END
 }
 

@@ -10,6 +10,6 @@ teardown() { host_down; }
     seed=${NETWRAP_SEED:-$((RANDOM * 32768 + RANDOM))}
     echo "NETWRAP_SEED=$seed"
     for n in 0 1 2 3; do # four hosts; with NETWRAP_EVERY=8 or less it is 100 sequences
-        echo "random-sequences $((NETWRAP_EVERY > 16 ? 3 : NETWRAP_EVERY > 8 ? 12 : 25)) $((seed + n))"
+        echo "random-sequences $((NETWRAP_EVERY > 32 ? 3 : NETWRAP_EVERY > 8 ? 8 : 25)) $((seed + n))"
     done | on_hosts
 }

@@ -13,8 +13,8 @@ ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 if [ -x "$ROOT/.venv/bin/netwrap" ]; then NETWRAP=$ROOT/.venv/bin/netwrap; else NETWRAP=$(command -v netwrap || true); fi
 
-# Long loops (cases, points of failure, random sequences) take each such turn; scripts/test takes more of them.
-export NETWRAP_EVERY=${NETWRAP_EVERY:-16}
+# Long loops (cases, points of failure, random sequences) take each such turn; 1 takes all, in a night.
+export NETWRAP_EVERY=${NETWRAP_EVERY:-32}
 
 # Starts the host; skips the test where an ordinary user may not have one.
 host_up() {

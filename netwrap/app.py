@@ -113,7 +113,7 @@ def connect(mode: Mode, wish: ConnectWish, target: Target) -> Endpoint | None:
     with changing(mode, f"connect to {wish.network}") as desk:
         desk.state().network(wish.network)
         upkeep.clear(desk)
-        seen = desk.look([pid] if pid is not None else (), _handles(wish), hooks=bool(wish.ports))
+        seen = desk.look([pid] if pid is not None else (), _handles(wish), ports=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())
         desk.carry_out(made, seen)
         return None if mode.dry_run else next(m for m in made.makes if isinstance(m, Endpoint))
@@ -185,11 +185,11 @@ def publish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: st
     with changing(mode, f"publish {name}") as desk:
         state = desk.state()
         endpoint, container = _endpoints(state, name, network)[0], state.container(name)
-        seen = desk.look(watched([container]), [container.netns], hooks=True)
+        seen = desk.look(watched([container]), [container.netns], ports=True)
         if health.is_gone(container, seen):
             raise BadInput(f"container {name!r} is gone", f"netwrap disconnect {name}")
         if upkeep.clear(desk):
-            state, seen = desk.state(), desk.look(hooks=True)
+            state, seen = desk.state(), desk.look(ports=True)
         desk.carry_out(plan.publish(endpoint, ports, seen, state), seen)
 
 

@@ -114,6 +114,7 @@ class Facts:
     sysctls: dict[str, str] = field(default_factory=dict)
     processes: dict[int, Process] = field(default_factory=dict)
     listeners: frozenset[Listener] = frozenset()
+    """Bound sockets, where they were asked for."""
     unseen: tuple[str, ...] = ()
     """Sentences about what could not be seen without root."""
     rules_seen: bool = True

@@ -27,9 +27,10 @@ _SO_NETNS_COOKIE = 71
 _CONF = Path("/proc/sys/net/ipv4/conf")
 
 
-def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: bool = False) -> Facts:
-    """Looks at the host, the processes, and into the namespaces: theirs and those with a handle; at nftables if asked.
+def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, ports: bool = False) -> Facts:
+    """Looks at the host, the processes, and into the namespaces: theirs and those with a handle.
 
+    `ports`: also at what may be in a published port's way, which takes long: sockets, nftables' chains.
     Errors: CommandFailed where a command fails or says what cannot be read, NetwrapError where one is missing.
     """
     unseen: list[str] = []
@@ -61,10 +62,10 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: b
         cookies=cookies,
         rules=rules,
         policies=policies,
-        hooks=_hooks() if hooks else (),
+        hooks=_hooks() if ports else (),
         sysctls=_sysctls(),
         processes=processes,
-        listeners=_listeners(),
+        listeners=_listeners() if ports else frozenset(),
         unseen=tuple(unseen),
         rules_seen=saved is not None,
         tools=frozenset(tool for tool in OPTIONAL if shutil.which(tool)),

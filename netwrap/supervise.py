@@ -79,7 +79,7 @@ def _words(name: str, command: list[str]) -> list[str]:
 
 def _dry_run(mode: Mode, wish: ConnectWish, command: list[str]) -> None:
     with reading(mode) as desk:
-        seen = desk.look(hooks=bool(wish.ports))
+        seen = desk.look(ports=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())
         if mode.json:
             desk.carry_out(made, seen)
@@ -98,11 +98,11 @@ def _build(mode: Mode, wish: ConnectWish) -> Container:
     """
     with changing(mode, f"run on {wish.network}") as desk:
         upkeep.clear(desk)
-        whole = plan.connect(wish, desk.look(), desk.state())
+        whole = plan.connect(wish, desk.look(ports=bool(wish.ports)), desk.state())
         container = _container(whole)
         with desk.operation(replace(whole, title=f"run {container.name} on {wish.network}")) as op:
             desk.run(op, replace(whole, steps=whole.steps[:1], makes=(), already=()), ends=False)
-            seen = desk.look(inside=[Netns(container.name, 0)], hooks=bool(wish.ports))
+            seen = desk.look(inside=[Netns(container.name, 0)], ports=bool(wish.ports))
             if (found := seen.handle(container.name)) is None:
                 raise NetwrapError(f"/run/netns/{container.name} was removed by somebody at once", "netwrap doctor")
             container = replace(container, inode=found.inode, cookie=found.cookie, supervisor=_ourselves())

@@ -62,7 +62,7 @@ class ToyKernel:
 
     # What the tests ask
 
-    def facts(self, pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, hooks: bool = False) -> Facts:
+    def facts(self, pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, ports: bool = False) -> Facts:
         """A look at the machine, at processes and into namespaces, as netwrap.look gives it."""
         processes = {pid: self.processes[pid] for pid in pids if pid in self.processes}
         inodes = {p.inode for p in processes.values()} | {self.handles.get(n.name, 0) for n in namespaces}
@@ -76,15 +76,15 @@ class ToyKernel:
             rules={place: tuple(rules) for place, rules in self.tables.chains.items()},
             sysctls=dict(self.sysctls),
             processes=processes,
-            listeners=frozenset(self.listeners),
+            listeners=frozenset(self.listeners) if ports else frozenset(),
             policies=dict(self.tables.policies),
-            hooks=self.hooks if hooks else (),
+            hooks=self.hooks if ports else (),
             tools=frozenset(self.tools),
         )
 
     def everything(self) -> Facts:
         """A look into every process and every handle."""
-        return self.facts(self.processes, [Netns(name, inode) for name, inode in self.handles.items()], hooks=True)
+        return self.facts(self.processes, [Netns(name, inode) for name, inode in self.handles.items()], ports=True)
 
     def snapshot(self) -> dict[str, Any]:
         """All of the kernel's state, to be compared; the order of rules counts, that of routes does not."""
