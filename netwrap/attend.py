@@ -63,10 +63,19 @@ class Attended:
             command = _child_of(self._parent) if self._parent is not None else None
             with pidfd(command or child) as ended:
                 started(command)
-                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                code = _end_of(child)
                 if ended is not None:  # where its parent was killed, it ends a moment later
                     select.select([ended], [], [], 10)
         return code if code >= 0 else 128 - code
+
+
+def _end_of(child: int) -> int:
+    """Waits for a child's end; gives its exit code, -N for signal N. No wait is long: a signal that comes just before
+    one is passed on after it."""
+    with pidfd(child) as ended:
+        while ended is not None and not select.select([ended], [], [], 0.5)[0]:
+            pass
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _child_of(parent: int) -> int | None:

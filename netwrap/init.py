@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from types import FrameType
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that are passed on. Who starts us blocks them until we can."""
@@ -34,6 +33,9 @@ def run(command: list[str]) -> int:
     """Runs the command; gives its exit code, 128 + N for signal N, 127 where it cannot be started."""
     terminal = os.environ.pop(TERMINAL, "") != ""
     ended_by: list[int] = []
+    heard = (*heeded(FORWARDED), signal.SIGCHLD)
+    signal.pthread_sigmask(signal.SIG_BLOCK, heard)  # each is taken by sigwait: a handler's may come just before a wait
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # in the child it would lose an early Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     child = os.fork()
@@ -46,23 +48,29 @@ def run(command: list[str]) -> int:
             os.setpgid(child, child)
             os.setpgid(0, child)
 
-    def forward(number: int, _frame: FrameType | None) -> None:
-        if _is_kept_from(child, number):
-            ended_by.append(number)
-            os.kill(child, signal.SIGKILL)
-        elif not (terminal and number in (signal.SIGINT, signal.SIGQUIT)):  # the terminal has given it already
-            os.kill(child, number)
-
-    for number in heeded(FORWARDED):
-        signal.signal(number, forward)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     while True:
-        pid, status = os.waitpid(-1, os.WUNTRACED)
-        if os.WIFSTOPPED(status):
-            os.kill(pid, signal.SIGCONT)  # no shell is there that could
-        elif pid == child:
-            code = -ended_by[0] if ended_by else os.waitstatus_to_exitcode(status)
+        number = signal.sigwait(heard)
+        if number != signal.SIGCHLD:
+            if _is_kept_from(child, number):
+                ended_by.append(number)
+                os.kill(child, signal.SIGKILL)
+            elif not (terminal and number in (signal.SIGINT, signal.SIGQUIT)):  # the terminal has given it already
+                os.kill(child, number)
+        elif (status := _reaped(child)) is not None:
+            code = -ended_by[0] if ended_by and os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+
+
+def _reaped(child: int) -> int | None:
+    """Reaps who has ended, lets go on who was stopped; gives the child's status once it has ended."""
+    with suppress(ChildProcessError):  # nobody is left
+        while (found := os.waitpid(-1, os.WUNTRACED | os.WNOHANG))[0]:
+            pid, status = found
+            if os.WIFSTOPPED(status):
+                os.kill(pid, signal.SIGCONT)  # no shell is there that could
+            elif pid == child:
+                return status
+    return None
 
 
 def _is_kept_from(pid: int, number: int) -> bool:
@@ -83,7 +91,7 @@ def _become(command: list[str], terminal: bool) -> None:
         signal.signal(signal.SIGTTOU, signal.SIG_DFL)
     for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*FORWARDED, signal.SIGCHLD))
     try:
         os.execvp(command[0], command)
     except OSError as error:

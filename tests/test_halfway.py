@@ -185,12 +185,14 @@ def test_a_host_that_forwarded_before_and_does_not_now_is_named_and_repaired_als
     world.prepare("sysctl net.ipv4.conf.all.forwarding=1")
     world.must(CREATE)
     world.prepare("sysctl net.ipv4.conf.all.forwarding=0")
-    assert status(world)["host"] == ("drifted", ["sysctl net.ipv4.conf.all.forwarding=1"])
     for _ in range(3):
+        state, drift = status(world)["host"]
+        assert (state, drift.count("sysctl net.ipv4.conf.all.forwarding=1")) == ("drifted", 1), drift
         world.must("repair")
         assert world.kernel.sysctls["net.ipv4.conf.all.forwarding"] == "1"
         assert world.netwrap("status").code == 0
         reboot(world)
+        world.prepare("sysctl net.ipv4.conf.eth0.forwarding=1")  # kept as it is, each time anew
 
 
 # ---- others' doing
