@@ -182,6 +182,28 @@ inode_again() {
     same "$(of_host <<<"$before")" "$(kernel_state | of_host)"
 }
 
+runs_init() { host sh -c 'grep -qs "netwrap[.]init" /proc/[0-9]*/cmdline'; }
+
+@test "a run that is killed before it has written down its command's pid: the command never begins" {
+    slowly 3 run --net a --name job -- sh -c 'touch /run/began; sleep 1000'
+    host flock -o /run/netwrap/lock sleep 60 3>&- & # gets the lock once the network stands
+    wait_for host sh -c 'grep -q -- "->.*FLOCK" /proc/locks'
+    touch "$SLOW/go"
+    wait_for runs_init
+    sleep 0.5 # it would have begun
+    host kill -KILL "$NETWRAP_PID"
+    for _ in $(seq 100); do runs_init || break; sleep 0.05; done
+    run runs_init
+    [ "$status" -ne 0 ]
+    run host test -e /run/began
+    [ "$status" -ne 0 ]
+    host pkill flock
+    [ "$(left)" = "job gone" ]
+    nw gc
+    [ "$OUT" = job ]
+    same "$(of_host <<<"$standing")" "$(kernel_state | of_host)"
+}
+
 # The container stands as a whole: it has a pid, and the operation that made it is through.
 started() {
     [ "$(netwrap ps --json | jq --arg name "$1" '[.[] | select(.name == $name and .state == "up" and .pid != null)] | length')" = 1 ] &&

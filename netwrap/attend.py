@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from netwrap.init import FORWARDED, IGNORED_BY_PYTHON, TERMINAL, heeded
+from netwrap.init import FORWARDED, GO, IGNORED_BY_PYTHON, TERMINAL, heeded
 
 PYTHON = (sys.executable, "-P", "-m")
 """What runs a module of ours. `-P`: in whatever directory we are, no package that lies there is taken for it."""
@@ -52,10 +52,12 @@ class Attended:
     ) -> int:
         """Runs words that end in `netwrap.init COMMAND`, with the terminal where we have it; gives the exit code.
 
-        `started` is told the command's pid, None where it has ended; `forked`: `unshare --fork` is before netwrap.init.
+        `started` is told the command's pid, None where it has ended; then the command begins. `forked`:
+        `unshare --fork` is before netwrap.init.
         """
-        with _terminal() as lent:
-            environment = {k: v for k, v in os.environ.items() if k != TERMINAL} | ({TERMINAL: "1"} if lent else {})
+        with _terminal() as lent, _gate() as (fd, go):
+            environment = {k: v for k, v in os.environ.items() if k not in (GO, TERMINAL)} | {GO: str(fd)}
+            environment |= {TERMINAL: "1"} if lent else {}
             child = os.posix_spawnp(words[0], words, environment, setsigmask=FORWARDED, setsigdef=IGNORED_BY_PYTHON)
             self._parent = _child_of(child) if forked else child
             for number in self._early:
@@ -63,6 +65,7 @@ class Attended:
             command = _child_of(self._parent) if self._parent is not None else None
             with pidfd(command or child) as ended:
                 started(command)
+                go()
                 code = _end_of(child)
                 if ended is not None:  # where its parent was killed, it ends a moment later
                     select.select([ended], [], [], 10)
@@ -91,6 +94,15 @@ def _child_of(parent: int) -> int | None:
             return None
         time.sleep(0.005)
     return None
+
+
+@contextmanager
+def _gate() -> Iterator[tuple[int, Callable[[], object]]]:
+    """A descriptor for a command that waits, and what lets it begin; where we end before that, it does not."""
+    read, write = os.pipe()
+    os.set_inheritable(read, True)
+    with os.fdopen(read, "rb", buffering=0), os.fdopen(write, "wb", buffering=0) as gate:
+        yield read, lambda: gate.write(b".")
 
 
 @contextmanager

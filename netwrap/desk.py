@@ -17,8 +17,7 @@ from netwrap.foresee import after
 from netwrap.look import boot_id, look, own_namespace
 from netwrap.model import Container, Netns, State
 from netwrap.spawn import Signals, require
-from netwrap.steps import NO_ROW, Plan, Step, namespaces, shell_line
-from netwrap.steps.link import PASSING
+from netwrap.steps import NO_ROW, PASSING, Plan, Step, namespaces, shell_line
 from netwrap.store import Store
 from netwrap.terminal import read_key, talk
 from netwrap.undo import Entry, foundation, take_back

@@ -11,7 +11,7 @@ from itertools import count, groupby, pairwise
 from typing import Protocol
 
 from netwrap.errors import CommandFailed, Interrupted, NotRun
-from netwrap.facts import Facts, holds, netns_of, renamed
+from netwrap.facts import HUSK, Facts, holds, is_husk, netns_of, renamed
 from netwrap.look import NETNS_DIR, netns_at, read_sysctl
 from netwrap.spawn import Signals, spawn
 from netwrap.steps import NO_ROW, SHELL_PID, Cmd, Plan, Step, link, shell_line
@@ -90,7 +90,11 @@ class Shell:
         ns = step.do.ns or step.probe.ns
         if step.do.argv[1:3] == ("netns", "del"):
             ns = netns_of(step.probe)
-        if ns is not None and ns.inode and not ns.is_same(netns_at(ns.name)):
+        if ns is None or not ns.inode:
+            return
+        there = netns_at(ns.name)
+        is_cleared = there is not None and there.inode == HUSK and step.do.argv[1:3] == ("netns", "del")
+        if not (ns.is_same(there) or is_cleared):
             raise NotRun(step.do.text(), f"{NETNS_DIR}/{ns.name} does not lead to the namespace that it led to")
 
     def _read_back(self, step: Step) -> None:
@@ -277,7 +281,9 @@ def _still(left: list[Left], seen: Facts, journal: Journal) -> list[Left]:
             talk(f"netwrap: {failure}")
     left = [pair for pair in left if pair[0].probe.kind != "flows"]
     left = [(_by_its_name(step, seen), failure) for step, failure in left]
-    gone = [s for s, _ in left if holds(s.probe, seen) is (s.kind == "netns attach" and s.inverts == NO_ROW)]
+    for_others = ("netns attach", "netns clear")
+    gone = [s for s, _ in left if holds(s.probe, seen) is (s.kind in for_others and s.inverts == NO_ROW)]
+    gone = [s for s in gone if not is_husk(s.probe, seen)]
     journal.done([step.inverts for step in gone if step.inverts is not None])
     return [(step, failure) for step, failure in left if step not in gone]
 

@@ -89,6 +89,10 @@ class Hook:
         return f"{self.family} {self.table} {self.chain}"
 
 
+HUSK, NO_NAMESPACE = 0, -1
+"""In place of a handle's inode: an empty file, as a killed `ip netns` leaves it; something else, of somebody else's."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """One look at the machine."""
@@ -98,7 +102,7 @@ class Facts:
     """The host's own network namespace."""
     boot_id: str = ""
     handles: dict[str, int] = field(default_factory=dict)
-    """/run/netns: name to inode."""
+    """/run/netns: name to inode; HUSK or NO_NAMESPACE where it leads to none."""
     cookies: dict[int, int] = field(default_factory=dict)
     """Inode to cookie, for the namespaces that were looked into."""
     spaces: dict[int, Space] = field(default_factory=dict)
@@ -120,8 +124,8 @@ class Facts:
     rules_seen: bool = True
 
     def handle(self, name: str) -> Netns | None:
-        """Where a handle in /run/netns leads."""
-        return self.namespace(name, self.handles[name]) if name in self.handles else None
+        """Where a handle in /run/netns leads; None where there is none, or what is left of one."""
+        return self.namespace(name, self.handles[name]) if self.handles.get(name, HUSK) != HUSK else None
 
     def namespace(self, name: str, inode: int) -> Netns:
         """A namespace by its inode, with its cookie where that is known."""
@@ -181,6 +185,11 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
     if probe.kind == "ip rule":
         return probe.key in space.policy
     return _holds_on_link(probe, space)
+
+
+def is_husk(probe: Probe, facts: Facts) -> bool:
+    """Says whether a handle is there and leads nowhere any more."""
+    return probe.kind == "netns" and facts.handles.get(probe.key[0]) == HUSK
 
 
 def renamed(probe: Probe, facts: Facts) -> Link | None:
@@ -375,8 +384,7 @@ def _proc_address(text: str) -> tuple[IPv4Address | None] | None:
         if not text.startswith("0" * 16 + "FFFF0000"):
             return None
         text = text[24:]
-    ip = IPv4Address(bytes.fromhex(text)[::-1])
-    return (None if ip == IPv4Address(0) else ip,)
+    return (None if text == "0" * 8 else IPv4Address(bytes.fromhex(text)[::-1]),)
 
 
 def parse_process(pid: int, stat: str, status: str, inode: int) -> Process:

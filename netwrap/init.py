@@ -20,6 +20,10 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 """Signals that a command has to have at their default again."""
 
+GO = "NETWRAP_GO"
+"""In the environment, where the command is to wait: a descriptor to read a byte from. At its end without one, nobody is
+there any more who knows the command, and it is not started."""
+
 TERMINAL = "NETWRAP_TERMINAL"
 """In the environment, where the command is to have the terminal."""
 
@@ -32,6 +36,7 @@ def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
 def run(command: list[str]) -> int:
     """Runs the command; gives its exit code, 128 + N for signal N, 127 where it cannot be started."""
     terminal = os.environ.pop(TERMINAL, "") != ""
+    go = os.environ.pop(GO, "")
     ended_by: list[int] = []
     heard = (*heeded(FORWARDED), signal.SIGCHLD)
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)  # each is taken by sigwait: a handler's may come just before a wait
@@ -40,7 +45,9 @@ def run(command: list[str]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
-        _become(command, terminal)
+        _become(command, terminal, int(go) if go else None)
+    if go:
+        os.close(int(go))
     if terminal and os.getpid() != 1:  # in the command's process group we hear of Ctrl-C too
         # Not as a namespace's first process: a group's number is in use until its last member is gone, and the kernel
         # lets a first process end only when no other number of its namespace is in use.
@@ -82,7 +89,7 @@ def _is_kept_from(pid: int, number: int) -> bool:
     return False
 
 
-def _become(command: list[str], terminal: bool) -> None:
+def _become(command: list[str], terminal: bool, go: int | None) -> None:
     """In the child: its own process group where it has the terminal, signals as they come, then the command."""
     if terminal:
         os.setpgid(0, 0)
@@ -92,6 +99,10 @@ def _become(command: list[str], terminal: bool) -> None:
     for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*FORWARDED, signal.SIGCHLD))
+    if go is not None:
+        if not os.read(go, 1):
+            os._exit(127)
+        os.close(go)
     try:
         os.execvp(command[0], command)
     except OSError as error:

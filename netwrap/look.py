@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import shutil
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -23,6 +25,7 @@ from netwrap.steps import shell_line, sysctl
 NETNS_DIR = "/run/netns"
 OPTIONAL = ("conntrack",)
 _CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703
 _SO_NETNS_COOKIE = 71
 _CONF = Path("/proc/sys/net/ipv4/conf")
 
@@ -87,25 +90,22 @@ def process(pid: int) -> Process | None:
     """One process from /proc, its namespace 0 where that may not be seen; None where there is no such process."""
     base = Path("/proc") / str(pid)
     try:
-        stat, status = (base / "stat").read_text(errors="replace"), (base / "status").read_text(errors="replace")
+        line, status = (base / "stat").read_text(errors="replace"), (base / "status").read_text(errors="replace")
     except OSError:
         return None
-    if stat.rpartition(")")[2].split()[0] in ("Z", "X"):  # it has ended; its parent has not asked yet
+    if line.rpartition(")")[2].split()[0] in ("Z", "X"):  # it has ended; its parent has not asked yet
         return None
     try:
         inode = os.stat(base / "ns" / "net").st_ino
     except OSError:
         inode = 0
-    return facts.parse_process(pid, stat, status, inode)
+    return facts.parse_process(pid, line, status, inode)
 
 
 def netns_at(name: str) -> Netns | None:
     """Where a handle in /run/netns leads; None where there is none."""
     path = f"{NETNS_DIR}/{name}"
-    try:
-        return Netns(name, os.stat(path).st_ino, _cookie(path))
-    except OSError:
-        return None
+    return Netns(name, _inode(path), _cookie(path)) if os.path.lexists(path) else None
 
 
 def _cookie(path: str) -> int:
@@ -173,7 +173,7 @@ class _Where:
 
 def _look_into(spaces: dict[int, Space], inode: int, where: _Where, unseen: list[str]) -> None:
     """Errors: CommandFailed, unless it has ended while we looked: what cannot be seen might be anybody's."""
-    if inode in spaces or (not inode and os.geteuid() == 0):
+    if inode in spaces or (inode <= 0 and os.geteuid() == 0):
         return
     if os.geteuid() != 0:
         unseen.append(f"{where.what} cannot be seen without root; taken as untouched by others")
@@ -209,11 +209,20 @@ def look_at_handles() -> dict[str, int]:
         names = os.listdir(NETNS_DIR)
     except OSError:
         return {}
-    found = dict.fromkeys(names, 0)  # one that leads nowhere is there, too
-    for name in names:
-        with suppress(OSError):
-            found[name] = os.stat(f"{NETNS_DIR}/{name}").st_ino
-    return found
+    return {name: _inode(f"{NETNS_DIR}/{name}") for name in names}
+
+
+def _inode(path: str) -> int:
+    """The inode of the network namespace that a path leads to (ioctl_nsfs(2)), or what is there in its place."""
+    with suppress(OSError):
+        found, itself = os.stat(path), os.lstat(path)
+        if found.st_dev == os.stat("/proc/self/ns/net").st_dev:
+            with open(path) as file:
+                if fcntl.ioctl(file, _NS_GET_NSTYPE) == _CLONE_NEWNET:
+                    return found.st_ino
+        elif stat.S_ISREG(itself.st_mode) and itself.st_size == 0:
+            return facts.HUSK
+    return facts.NO_NAMESPACE
 
 
 def _sysctls() -> dict[str, str]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from netwrap import drivers
 from netwrap.errors import NetwrapError
-from netwrap.facts import Facts, Rule, renamed, same_rule
+from netwrap.facts import HUSK, NO_NAMESPACE, Facts, Rule, is_husk, netns_of, renamed, same_rule
 from netwrap.foresee import after
 from netwrap.health import drifted, is_gone
 from netwrap.model import Container, State
-from netwrap.steps import NO_ROW, Plan, Step, link, netns, owned
+from netwrap.steps import NO_ROW, Plan, Probe, Step, link, netns, owned
 from netwrap.undo import Entry, inner_end, is_away, whose
 
 
@@ -30,6 +30,7 @@ def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen
         work.run(replace(step, mends=settings[0].id if settings else None) for step in fresh)
         replaces = [e.id for e in settings]
     handles = [e for e in entries if e.step.probe.kind == "netns"]
+    work.run(_clearing(e.step.probe, e.step.owner) for e in handles if is_husk(e.step.probe, seen))
     work.mend(handles, standing, state)  # first: they are the ways in
     work.run(_names(entries, work.seen))
     work.run(_broken_cables(entries, work.seen))
@@ -127,10 +128,19 @@ def handles(
     names &= {entry.step.probe.key[0] for entry in standing if entry.step.probe.kind == "netns"}
     for container in containers:
         name = container.name
-        if name not in names or container.pid is None or name in seen.handles or is_gone(container, seen):
+        if name not in names or container.pid is None or is_gone(container, seen):
             continue
         why = f"/run/netns/{name} was removed by somebody: it is made again, to take back what is in there."
-        yield replace(netns.attach(container.netns, container.pid, why), owner=container.owner, inverts=NO_ROW)
+        made = replace(netns.attach(container.netns, container.pid, why), owner=container.owner, inverts=NO_ROW)
+        if is_husk(made.probe, seen):
+            yield replace(_clearing(made.probe, made.owner), inverts=NO_ROW)
+        if seen.handles.get(name, HUSK) == HUSK:
+            yield made
+
+
+def _clearing(handle: Probe, owner: str) -> Step:
+    ns = netns_of(handle)
+    return replace(netns.clear(ns, f"/run/netns/{ns.name} leads nowhere by now: it makes room."), owner=owner)
 
 
 def _refuse_taken(step: Step, seen: Facts) -> None:
@@ -146,6 +156,11 @@ def _refuse_taken(step: Step, seen: Facts) -> None:
             )
     if step.probe.kind == "netns" and step.probe.key[0] in seen.handles:
         name = step.probe.key[0]
+        if seen.handles[name] == NO_NAMESPACE:
+            raise NetwrapError(
+                f"/run/netns/{name} is no namespace, and it is not netwrap's",
+                f"ls -ld /run/netns/{name}  # whose is it? move it away, then: netwrap repair",
+            )
         raise NetwrapError(
             f"/run/netns/{name} leads to a namespace that is not netwrap's",
             f"ip netns pids {name}  # whose is it? ip netns del {name}, then: netwrap repair",

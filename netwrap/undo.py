@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from netwrap.facts import Facts, holds, renamed, same_rule
+from netwrap.facts import Facts, holds, is_husk, renamed, same_rule
 from netwrap.steps import NO_ROW, Cmd, Plan, Probe, Step, conntrack, iptables, is_undone_last, link
 from netwrap.steps.sysctl import of_link
 
@@ -145,7 +145,7 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
             warnings.append(
                 f"{unmarked} stays: its MAC or group is not what netwrap gave it (ip link del dev {unmarked})"
             )
-        if holds(entry.step.probe, seen) is False:
+        if holds(entry.step.probe, seen) is False and not is_husk(entry.step.probe, seen):
             already.append(f"gone already: {entry.step.do.text()}")
             continue
         if entry.step.kind == "chain":

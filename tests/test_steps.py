@@ -108,7 +108,7 @@ def test_every_constructor_has_its_case() -> None:
         if callable(found) and getattr(found, "__module__", "") == module.__name__ and not name.startswith("_")
     }
     cases = {name.split()[0].rpartition(".")[2] for name in STEPS}
-    assert constructors - {"keep", "of_link", "of_a_stranger", "called", "delete"} == cases
+    assert constructors - {"keep", "of_link", "of_a_stranger", "called", "delete", "clear"} == cases
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -352,7 +352,11 @@ class ToyKernel:
 
     def _collect(self, inode: int) -> None:
         """A namespace that nobody holds ends, and its veths end with it."""
-        if inode in self.handles.values() or any(p.inode == inode for p in self.processes.values()):
+        if (
+            inode not in self.namespaces
+            or inode in self.handles.values()
+            or any(p.inode == inode for p in self.processes.values())
+        ):
             return
         for link in list(self.namespaces[inode].links.values()):
             if link.kind:

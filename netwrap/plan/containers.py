@@ -9,7 +9,7 @@ from itertools import count
 
 from netwrap import drivers
 from netwrap.errors import BadInput, NetwrapError
-from netwrap.facts import Facts, Space
+from netwrap.facts import HUSK, NO_NAMESPACE, Facts, Space
 from netwrap.ipam import next_address
 from netwrap.model import Container, Endpoint, Network, PublishedPort, State, digest, is_name, mac_of, usable
 from netwrap.plan.common import refuse_down
@@ -170,7 +170,7 @@ def _by_pid(pid: int, name: str | None, seen: Facts) -> Container:
 
 
 def _by_netns(handle: str, name: str | None, seen: Facts) -> Container:
-    if not seen.handles.get(handle) or not is_name(handle):  # 0: it leads nowhere
+    if seen.handles.get(handle, NO_NAMESPACE) in (HUSK, NO_NAMESPACE) or not is_name(handle):
         raise BadInput(f"no namespace {handle!r} in /run/netns", "ip netns list")
     if name not in (None, handle):
         raise BadInput(

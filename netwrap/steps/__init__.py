@@ -19,6 +19,9 @@ SHELL_PID = "$$"
 NO_ROW = 0
 """As `inverts` of a step: it is not in the journal, because it takes back what a stranger made."""
 
+PASSING = frozenset({"link down", "link name", "link del", "netns clear"})
+"""Kinds of steps that lead to another one, and are not what stands in the end."""
+
 Object = Network | NetworkLink | Container | Endpoint | Publication
 """What a plan makes, apart from kernel objects: a row of the store."""
 

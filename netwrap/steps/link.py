@@ -56,10 +56,6 @@ def set_up(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
     )
 
 
-PASSING = frozenset({"link down", "link name", "link del"})
-"""Kinds of steps that lead to another one, and are not what stands in the end."""
-
-
 def set_down(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
     """Takes a link down that was up, for a moment."""
     up = set_up(name, mac, why, ns)

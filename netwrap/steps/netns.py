@@ -16,6 +16,11 @@ def add(ns: Netns, why: str) -> Step:
     return _handle("netns add", ("add", ns.name), ns, why)
 
 
+def clear(ns: Netns, why: str) -> Step:
+    """Removes what is left of a handle that leads nowhere, for a new one."""
+    return Step("netns clear", Cmd(("ip", "netns", "del", ns.name)), None, Probe("passing", (ns.name, "0")), why)
+
+
 def _handle(kind: str, words: tuple[str, ...], ns: Netns, why: str) -> Step:
     return Step(
         kind,
