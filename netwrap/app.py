@@ -130,17 +130,20 @@ def _pid_of(container: str) -> int:
         raise NetwrapError(
             f"container {container!r}: none of {', '.join(ENGINES)} is installed", "netwrap connect --pid PID …"
         )
-    said = []
+    said, error_type = [], NetwrapError
     for engine in engines:
         try:
             answer = spawn((engine, "inspect", "--format", "{{.State.Pid}}", "--", container)).strip()
         except CommandFailed as error:
             said.append(f"{engine}: {error.stderr or error}")
+            if "cannot connect" not in error.stderr.lower():  # it has looked for the container
+                error_type = BadInput
             continue
         if re.fullmatch("[1-9][0-9]{0,9}", answer):
             return int(answer)
         said.append(f"{engine}: it is not running")
-    raise BadInput(f"container {container!r}: {'; '.join(said)}", f"{engines[0]} ps")
+        error_type = BadInput
+    raise error_type(f"container {container!r}: {'; '.join(said)}", f"{engines[0]} ps")
 
 
 def disconnect(

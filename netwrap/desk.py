@@ -143,6 +143,11 @@ class Desk:
                 self.roll_back(op, plan.title)
             except LeftBehind as left:
                 raise LeftBehind(f"{plan.title}: {error}; {left.message}", left.hint) from None
+            except StateFailed:
+                raise
+            except NetwrapError as other:
+                what = f"{plan.title}: {error}; it cannot be rolled back now: {other.message}"
+                raise LeftBehind(what, "netwrap gc  # rolls it back, once that works") from None
             if isinstance(error, CommandFailed):
                 raise NetwrapError(f"{plan.title}: {error}; rolled back", f"netwrap log {op}") from None
             if isinstance(error, Interrupted):

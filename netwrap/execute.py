@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import count, groupby, pairwise
 from typing import Protocol
 
-from netwrap.errors import CommandFailed, Interrupted, NotRun
+from netwrap.errors import CommandFailed, Interrupted, NetwrapError, NotRun
 from netwrap.facts import HUSK, Facts, holds, is_husk, netns_of, renamed
 from netwrap.look import NETNS_DIR, netns_at, read_sysctl
 from netwrap.spawn import Signals, spawn
@@ -252,7 +252,7 @@ def execute_all(
     for steps in runner.group(plan.steps):
         _heed(signals)
         if left and steps[0].do.argv[1:3] == ("netns", "del"):  # the way to what is left in there stays
-            left = _still(left, look(), journal)
+            left = _still(left, look, journal)
             if any(s.probe.ns is not None and s.probe.ns.name == steps[0].do.argv[3] for s, _ in left):
                 left.append((steps[0], NotRun(steps[0].do.text(), "something is left where it leads")))
                 continue
@@ -265,13 +265,13 @@ def execute_all(
         if len(steps) == 1:
             left.append((steps[0], failure))
             continue
-        still = tuple(step for step, _ in _still([(step, failure) for step in steps], look(), journal))
+        still = tuple(step for step, _ in _still([(step, failure) for step in steps], look, journal))
         say = runner.say if isinstance(runner, Shell) else (lambda _: None)
         left += execute_all(replace(plan, steps=still), Shell(say), journal, look, signals)
-    return _still(left, look(), journal) if left else []
+    return _still(left, look, journal) if left else []
 
 
-def _still(left: list[Left], seen: Facts, journal: Journal) -> list[Left]:
+def _still(left: list[Left], look: Callable[[], Facts], journal: Journal) -> list[Left]:
     """Those whose work is still to be done; that the others have nothing left to do is written down.
 
     All of them are inverses, but for one that makes the way into a namespace for others.
@@ -280,6 +280,10 @@ def _still(left: list[Left], seen: Facts, journal: Journal) -> list[Left]:
         if step.probe.kind == "flows":  # nothing stands because of it, but connections may go on as they were
             talk(f"netwrap: {failure}")
     left = [pair for pair in left if pair[0].probe.kind != "flows"]
+    try:
+        seen = look()
+    except NetwrapError:  # nothing can be seen either: all of it may be there
+        return left
     left = [(_by_its_name(step, seen), failure) for step, failure in left]
     for_others = ("netns attach", "netns clear")
     gone = [s for s, _ in left if holds(s.probe, seen) is (s.kind in for_others and s.inverts == NO_ROW)]

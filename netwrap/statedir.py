@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from netwrap.errors import BadInput, StateFailed
 
 ROOM = 512 * 1024
 """Bytes: a thousand steps of a journal, twice, as SQLite keeps what it overwrites (sqlite.org/atomiccommit.html)."""
+
+NAME = "lock"
 
 Waiting = Callable[[str], AbstractContextManager[None]]
 
@@ -49,11 +52,11 @@ def refuse_writable_by_others(path: Path) -> None:
 
 def worker(directory: Path) -> str | None:
     """Who holds the lock, for who only reads; None where nobody does, or it may not be asked."""
-    with contextlib.suppress(OSError), open(directory / "lock", opener=_not_waiting) as file:
+    with contextlib.suppress(OSError), open(directory / NAME, opener=_not_waiting) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            return file.read(200).strip() or "another netwrap"
+            return _holder(file.read(200).strip(), directory / NAME)
     return None
 
 
@@ -82,13 +85,13 @@ def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
     try:
         prepare(directory)
         with readable_by_all():
-            fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         os.fchmod(fd, 0o600)  # who may open it may hold it, and keep everybody else waiting
     except OSError as error:
         raise unusable(directory, error) from None
     try:
         try:
-            _acquire(fd, waiting)
+            _acquire(fd, directory / NAME, waiting)
         except OSError as error:
             raise unusable(directory, error) from None
         with contextlib.suppress(OSError):  # a full disk: nobody learns for whom he waits, no more
@@ -99,11 +102,19 @@ def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
         os.close(fd)
 
 
-def _acquire(fd: int, waiting: Waiting) -> None:
+def _holder(written: str, path: Path) -> str:
+    """Who holds the lock: who has written its name there, or, where that was killed, a command that it has started."""
+    pid = re.search(r"\(pid (\d+)\)$", written)
+    if pid is not None and not os.path.exists(f"/proc/{pid[1]}"):
+        return f"a command of {written}, which was killed (fuser -v {path})"
+    return written or "another netwrap"
+
+
+def _acquire(fd: int, path: Path, waiting: Waiting) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
             raise
-        with waiting(os.pread(fd, 200, 0).decode(errors="replace").strip() or "another netwrap"):
+        with waiting(_holder(os.pread(fd, 200, 0).decode(errors="replace").strip(), path)):
             fcntl.flock(fd, fcntl.LOCK_EX)

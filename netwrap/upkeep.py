@@ -47,7 +47,7 @@ def gc(mode: Mode) -> list[str]:
     with changing(mode, "gc") as desk:
         names = clear(desk)
         owners = desk.state().owners
-        if unneeded := closure((), owners):
+        if unneeded := closure(desk.state().half_removed, owners):
             desk.take_down("gc", unneeded, first=True)
         desk.show_deferred("gc")
         return names

@@ -270,6 +270,7 @@ ANSWERS: list[tuple[str | CommandFailed, int, str]] = [
     ("64560\n", 0, ""),
     ("0\n", 2, "it is not running"),
     (CommandFailed("docker", 1, "No such object: web"), 2, "No such object: web"),
+    (CommandFailed("docker", 1, "Cannot connect to the Docker daemon at …"), 1, "Cannot connect to the Docker daemon"),
 ]
 
 

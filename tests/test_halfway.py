@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from test_crash import at, left_alone
 from world import Killed, World
 
-from netwrap import supervise
-from netwrap.desk import Mode
+from netwrap import desk
 from netwrap.errors import CommandFailed, Interrupted
-from netwrap.facts import HUSK, NO_NAMESPACE
-from netwrap.plan import ConnectWish
+from netwrap.facts import Facts
 
 CREATE = "network create --subnet 10.0.0.1/24 testbridge -q"
 SECOND = "network create --subnet 10.0.1.1/24 second -q"
@@ -162,6 +161,44 @@ def test_where_the_way_into_a_namespace_cannot_be_made_again_what_is_in_there_is
     assert not space.addrs
 
 
+def test_where_nothing_can_be_seen_either_the_first_error_is_said_and_what_may_be_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.must(CREATE)
+    before = world.everything()
+    broken = ""  # from the command with this word in it on, everything fails
+
+    def around(change: Change) -> None:
+        nonlocal failed
+        failed = failed or (broken != "" and broken in world.kernel.log[-1])
+        if failed:
+            raise CommandFailed(" ".join(world.kernel.log[-1]), 7, "boom")
+        change()
+
+    def look(*args: Any, **options: Any) -> Facts:
+        if failed:
+            raise CommandFailed("iptables-save", 7, "no rules")
+        return world.kernel.facts(*args, **options)
+
+    monkeypatch.setattr(desk, "look", look)
+    failed, broken, world.kernel.around = False, "master", around
+    result = world.netwrap(CONNECT)
+    assert result.code == 3
+    assert "exit 7: boom; it cannot be rolled back now: iptables-save: exit 7: no rules" in result.complaint[0]
+    failed, broken = False, ""
+    world.must("gc")
+    assert world.everything() == before
+    world.must(CONNECT)
+    failed, broken = False, "OUTPUT"
+    result = world.netwrap("disconnect bird2")
+    assert result.code == 3
+    assert "left: rule" in result.err
+    assert "left: netns bird2" in result.err
+    failed, broken = False, ""
+    world.must("gc")  # finishes what is half removed
+    assert world.everything() == before
+
+
 # ---- settings
 
 
@@ -263,92 +300,6 @@ def test_one_network_that_cannot_be_repaired_does_not_stop_the_others(world: Wor
     result = world.netwrap("repair")
     assert (result.code, result.complaint) == (1, ("not repaired: testbridge", "netwrap status"))
     assert status(world)["network:second"] == ("up", [])
-
-
-def test_a_namespace_under_our_handles_name_is_known_by_its_cookie(world: World) -> None:
-    world.must(CREATE)
-    world.prepare("ip netns add lab")
-    inode = world.kernel.handles["lab"]
-    world.must("connect --netns lab --net testbridge -q")
-    world.prepare("ip netns del lab")
-    world.prepare("ip netns add lab")
-    assert world.kernel.handles["lab"] == inode
-    assert world.must("gc") == "lab\n"
-    world.must("connect --netns lab --net testbridge -q")
-
-
-def test_a_handle_that_a_stranger_made_in_the_place_of_runs_stays(world: World) -> None:
-    world.must(CREATE)
-    world.netwrap("ps")  # puts the state directory into the environment
-    supervise._build(Mode(world.directory, quiet=True), ConnectWish("testbridge", name="job"))
-    world.prepare("ip netns del job")
-    world.prepare("ip netns add other")
-    world.prepare("ip netns add job")
-    stranger = world.kernel.handles["job"]
-    assert world.netwrap("disconnect job").code == 0
-    assert world.kernel.handles["job"] == stranger
-
-
-@pytest.mark.parametrize("batch", ["", " --batch"])
-def test_a_handle_that_leads_nowhere_is_named_mended_and_taken_away(batch: str, world: World) -> None:
-    before = world.everything()
-    world.must(CREATE)
-    world.must(CONNECT)
-    stands = world.everything()
-    world.kernel.handles["bird2"] = HUSK
-    assert status(world)["container:bird2"][0] == "drifted"
-    assert "ip netns attach bird2 64560" in status(world)["container:bird2"][1]
-    saved = world.save()
-    world.must(f"repair{batch}")
-    assert world.everything() == stands
-    for lines in (["disconnect bird2", "network remove testbridge"], ["network remove --force testbridge"]):
-        world.load(saved)
-        for line in lines:
-            world.must(f"{line}{batch}")
-        assert world.everything() == before
-    world.load(saved)
-    del world.kernel.processes[64560]
-    assert world.must("gc") == "bird2\n"
-    assert "bird2" not in world.kernel.handles
-
-
-@pytest.mark.parametrize("batch", ["", " --batch"])
-def test_something_else_in_a_handles_place_stays_and_stops_nothing(batch: str, world: World) -> None:
-    world.must(CREATE)
-    world.must(CONNECT)
-    world.kernel.handles["bird2"] = NO_NAMESPACE
-    assert status(world)["container:bird2"][0] == "drifted"
-    result = world.netwrap("repair")
-    assert (result.code, result.complaint[0]) == (1, "not repaired: bird2")
-    world.must(f"network remove --force testbridge{batch}")
-    assert world.kernel.handles["bird2"] == NO_NAMESPACE
-
-
-@pytest.mark.parametrize("line", ["disconnect bird2", "disconnect bird2 --batch", CONNECT])
-@pytest.mark.parametrize("error", [Interrupted("by SIGINT", "netwrap log"), CommandFailed("x", None, "")])
-def test_ip_netns_that_is_ended_in_its_middle_leaves_no_file(error: BaseException, line: str, world: World) -> None:
-    world.must(CREATE)
-    before = world.everything()
-    if "disconnect" in line:
-        world.must(CONNECT)
-    ended = False
-
-    def around(change: Change) -> None:
-        nonlocal ended
-        if world.kernel.log[-1][:2] == ("ip", "netns") and not ended:
-            ended = True
-            world.kernel.handles["bird2"] = HUSK
-            raise error
-        change()
-
-    world.kernel.around = around
-    world.netwrap(line)
-    assert ended
-    world.kernel.around = left_alone
-    world.must("gc")
-    if world.state().containers:  # it was told what is left
-        world.must("disconnect bird2")
-    assert world.everything() == before
 
 
 # ---- a dry run after a crash

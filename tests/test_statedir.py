@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 from collections.abc import Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -42,6 +43,23 @@ def test_who_waits_for_the_lock_is_told_for_whom(tmp_path: Path) -> None:
     with lock(tmp_path, "ps", waiting):
         assert told == [f"netwrap network create web (pid {other.pid})"]
     other.join(10)
+
+
+def test_of_a_holder_that_was_killed_it_is_a_command_that_is_waited_for(tmp_path: Path) -> None:
+    state, told = tmp_path / "state", []
+
+    @contextlib.contextmanager
+    def waiting(holder: str) -> Iterator[None]:
+        told.append(holder)
+        os.close(inherited)
+        yield
+
+    with lock(state, "ps", waiting) as fd:
+        inherited = os.dup(fd)  # as a command that it has started has it
+    (state / "lock").write_text("netwrap connect (pid 4194305)\n")  # more than any pid (proc(5), pid_max)
+    with lock(state, "ps", waiting):
+        pass
+    assert told == [f"a command of netwrap connect (pid 4194305), which was killed (fuser -v {state / 'lock'})"]
 
 
 def test_a_lock_that_is_free_is_taken_without_a_word(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import io
 import sqlite3
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 from toykernel import HOST, ToyKernel
 from toytables import Refused, split
 
@@ -73,9 +71,7 @@ class World:
         monkeypatch.setattr(upkeep, "alive", lambda *a: self.kernel.facts(*a))
         monkeypatch.setattr(desk, "boot_id", lambda: self.kernel.boot_id)
         monkeypatch.setattr(desk, "own_namespace", lambda: HOST)
-        # For speed: the command line is put together once, and nothing waits for the disk.
-        monkeypatch.setattr(typer.main, "get_command", _get_command)
-        monkeypatch.setattr(sqlite3, "connect", _connect)
+        monkeypatch.setattr(sqlite3, "connect", _connect)  # for speed: nothing waits for the disk
 
     def netwrap(self, line: str) -> Result:
         """Runs one command line, written as in a shell."""
@@ -160,7 +156,6 @@ class World:
         return {**self.kernel.snapshot(), "state": _comparable(self.state())}
 
 
-_get_command = functools.cache(typer.main.get_command)
 _real_connect = sqlite3.connect
 
 
