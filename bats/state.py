@@ -47,11 +47,11 @@ def kernel_state() -> str:
 
 def _is_new(namespace: Path, seen: set[int]) -> bool:
     try:
-        inode = namespace.stat().st_ino
+        found = namespace.stat()
     except OSError:  # the process has ended
         return False
-    new = inode not in seen
-    seen.add(inode)
+    new = found.st_ino not in seen and found.st_dev == os.stat("/proc/self/ns/net").st_dev
+    seen.add(found.st_ino)
     return new
 
 

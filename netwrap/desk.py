@@ -250,9 +250,11 @@ class Desk:
         inside = _inside(entries)
         containers = self._containers(inside)
         seen = self.look(watched(containers), inside)
-        plan = take_back(title, entries, seen, removes)
-        handles = self.store.entries(owners={c.owner for c in containers})
-        if first := tuple(mend.handles(plan.steps, handles, containers, seen)):
+        standing = self.store.entries(owners=self.store.state().owners)
+        names = tuple(replace(step, inverts=NO_ROW) for step in mend.chain_names(entries, standing, seen))
+        plan = take_back(title, entries, after(seen, names), removes)
+        first = names + tuple(mend.handles(plan.steps, standing, containers, seen))
+        if first != names:
             plan = take_back(title, entries, after(seen, first), removes)
         return replace(plan, steps=first + plan.steps), seen
 

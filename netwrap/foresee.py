@@ -110,6 +110,8 @@ def _without(space: Space, name: str) -> Space:
 
 
 def _rules(seen: Facts, table: str, how: str, chain: str, words: list[str]) -> dict[tuple[str, str], tuple[Rule, ...]]:
+    if how == "-E":
+        return _renamed_chain(seen, table, chain, words[0])
     rules = dict(seen.rules)
     there = list(rules.pop((table, chain), ()))
     match how:
@@ -123,3 +125,15 @@ def _rules(seen: Facts, table: str, how: str, chain: str, words: list[str]) -> d
             if found is not None:
                 there.remove(found)
     return rules if how == "-X" else {**rules, (table, chain): tuple(there)}
+
+
+def _renamed_chain(seen: Facts, table: str, old: str, new: str) -> dict[tuple[str, str], tuple[Rule, ...]]:
+    """The rules once a chain has another name: what leads there goes on to lead there."""
+
+    def led(rule: Rule) -> Rule:
+        return tuple(new if before in ("-j", "-g") and word == old else word for before, word in pairwise(("", *rule)))
+
+    return {
+        (where, new if (where, chain) == (table, old) else chain): tuple(map(led, rules)) if where == table else rules
+        for (where, chain), rules in seen.rules.items()
+    }

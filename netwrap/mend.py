@@ -11,7 +11,7 @@ from netwrap.facts import HUSK, NO_NAMESPACE, Facts, Rule, is_husk, netns_of, re
 from netwrap.foresee import after
 from netwrap.health import drifted, is_gone
 from netwrap.model import Container, State
-from netwrap.steps import NO_ROW, Plan, Probe, Step, link, netns, owned
+from netwrap.steps import NO_ROW, Plan, Probe, Step, iptables, link, netns, owned
 from netwrap.undo import Entry, inner_end, is_away, whose
 
 
@@ -30,6 +30,7 @@ def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen
         work.run(replace(step, mends=settings[0].id if settings else None) for step in fresh)
         replaces = [e.id for e in settings]
     handles = [e for e in entries if e.step.probe.kind == "netns"]
+    work.run(chain_names(entries, standing, seen))
     work.run(_clearing(e.step.probe, e.step.owner) for e in handles if is_husk(e.step.probe, seen))
     work.mend(handles, standing, state)  # first: they are the ways in
     work.run(_names(entries, work.seen))
@@ -118,6 +119,26 @@ def _names(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
             if other.up:
                 yield replace(link.set_down(other.name, mac, why, step.probe.ns), owner=step.owner)
             yield replace(link.rename(other.name, name, mac, why, step.probe.ns), owner=step.owner)
+
+
+def chain_names(entries: Iterable[Entry], standing: Iterable[Entry], seen: Facts) -> Iterator[Step]:
+    """Gives chains of ours that somebody has renamed their names back, where the entries need them."""
+    standing = list(standing)
+    places = dict.fromkeys(e.step.probe.key[:2] for e in entries if e.step.probe.kind in ("chain", "rule"))
+    chains = {e.step.probe.key: e.step.owner for e in standing if e.step.probe.kind == "chain"}
+    known = {*chains, *seen.policies}
+    for table, name in (place for place in places if place in chains and place not in seen.rules):
+        ours = [e.step.probe.key[2:] for e in standing if e.step.probe.key[:2] == (table, name)]
+        alike = {  # by how many rules of ours are in it: some are in more than one chain
+            other: sum(any(same_rule(rule, mine) for mine in ours if mine) for rule in found)
+            for (where, other), found in seen.rules.items()
+            if where == table and (where, other) not in known
+        }
+        other = max(alike, key=lambda chain: alike[chain], default="")
+        if alike.get(other):
+            known.add((table, other))
+            why = f"{name} ({table}) is called {other} by now: it gets its name back."
+            yield replace(iptables.rename(table, other, name, why), owner=chains[table, name])
 
 
 def handles(

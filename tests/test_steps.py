@@ -63,6 +63,7 @@ STEPS: dict[str, tuple[list[Step], Step]] = {
     "set_master": ([BRIDGE, VETH], MASTER),
     "set_hairpin": ([BRIDGE, VETH, MASTER], link.set_hairpin("veth1", VETH_MAC, "why")),
     "move": ([ATTACH, VETH], MOVE),
+    "iptables.rename": ([CHAIN], iptables.rename("filter", "NETWRAP", "FOO", "why")),
     "addr.add": ([BRIDGE], addr.add("br", MAC, "10.0.0.1/24", "why")),
     "addr.add in a namespace": ([ATTACH, VETH, MOVE, UP], ADDR),
     "route.add_default": (

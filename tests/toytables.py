@@ -65,6 +65,12 @@ class Tables:
                 assert len(chain) <= 28, f"chain name of more than 28 characters: {chain}"
                 self._must(place not in self.chains, "iptables: Chain already exists.")
                 self.chains[place] = []
+            case "-E":
+                (new,) = rule
+                self._must(place in self.chains and (table, new) not in self.chains, "iptables: File exists.")
+                self.chains = {(t, new if (t, c) == place else c): rules for (t, c), rules in self.chains.items()}
+                for rules in (rules for (t, _), rules in self.chains.items() if t == table):
+                    rules[:] = [tuple(new if w == chain else w for w in found) for found in rules]
             case "-X":
                 assert not rule
                 self._must(place in self.chains, "iptables: No chain/target/match by that name.")

@@ -22,6 +22,12 @@ def new_chain(table: str, chain: str, why: str) -> Step:
     )
 
 
+def rename(table: str, old: str, new: str, why: str) -> Step:
+    """Gives a chain of ours another name; what leads there goes on to lead there."""
+    back = _iptables(table, "-E", new, old)
+    return Step("chain name", _iptables(table, "-E", old, new), back, Probe("chain", (table, new)), why)
+
+
 def append(table: str, chain: str, mark: str, rule: tuple[str, ...], target: tuple[str, ...], why: str) -> Step:
     """Adds a rule at the end of a chain."""
     return _rule("-A", table, chain, mark, rule, target, why)
