@@ -223,7 +223,7 @@ def test_a_host_that_forwarded_before_and_does_not_now_is_named_and_repaired_als
     world.prepare("sysctl net.ipv4.conf.all.forwarding=1")
     world.must(CREATE)
     world.prepare("sysctl net.ipv4.conf.all.forwarding=0")
-    for _ in range(3):
+    for _ in range(4):
         state, drift = status(world)["host"]
         assert (state, drift.count("sysctl net.ipv4.conf.all.forwarding=1")) == ("drifted", 1), drift
         world.must("repair")
