@@ -246,15 +246,18 @@ class Desk:
         return after(seen, [step])
 
     def _back(self, title: str, entries: list[Entry], removes: Iterable[str]) -> tuple[Plan, Facts]:
-        """What takes the entries back, and the facts; a handle that somebody has removed is made again for it first."""
+        """What takes the entries back, after handles and chain names that somebody has taken away; and the facts."""
         inside = _inside(entries)
         containers = self._containers(inside)
         seen = self.look(watched(containers), inside)
-        standing = self.store.entries(owners=self.store.state().owners)
-        names = tuple(replace(step, inverts=NO_ROW) for step in mend.chain_names(entries, standing, seen))
-        plan = take_back(title, entries, after(seen, names), removes)
-        first = names + tuple(mend.handles(plan.steps, standing, containers, seen))
-        if first != names:
+        first: tuple[Step, ...] = ()
+        if lost := mend.lost_chains(entries, seen):
+            standing = self.store.entries(owners=self.store.state().owners)
+            first = tuple(replace(step, inverts=NO_ROW) for step in mend.chain_names(lost, standing, seen))
+        plan = take_back(title, entries, after(seen, first), removes)
+        owned = self.store.entries(owners={c.owner for c in containers})
+        if handles := tuple(mend.handles(plan.steps, owned, containers, seen)):
+            first += handles
             plan = take_back(title, entries, after(seen, first), removes)
         return replace(plan, steps=first + plan.steps), seen
 

@@ -14,7 +14,7 @@ from netwrap.errors import CommandFailed, Interrupted, NetwrapError, NotRun
 from netwrap.facts import HUSK, Facts, holds, is_husk, netns_of, renamed
 from netwrap.look import NETNS_DIR, netns_at, read_sysctl
 from netwrap.spawn import Signals, spawn
-from netwrap.steps import NO_ROW, SHELL_PID, Cmd, Plan, Step, link, shell_line
+from netwrap.steps import NO_ROW, PASSING, SHELL_PID, Cmd, Plan, Step, link, shell_line
 from netwrap.terminal import talk
 
 Say = Callable[[str], None]
@@ -287,7 +287,7 @@ def _still(left: list[Left], look: Callable[[], Facts], journal: Journal) -> lis
     except NetwrapError:  # nothing can be seen either: all of it may be there
         return left
     left = [(_by_its_name(step, seen), failure) for step, failure in left]
-    for_others = ("netns attach", "netns clear", "chain name")
+    for_others = {"netns attach", *PASSING}
     gone = [s for s, _ in left if holds(s.probe, seen) is (s.kind in for_others and s.inverts == NO_ROW)]
     gone = [s for s in gone if not is_husk(s.probe, seen)]
     journal.done([step.inverts for step in gone if step.inverts is not None])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from netwrap import drivers
 from netwrap.errors import NetwrapError
-from netwrap.facts import HUSK, NO_NAMESPACE, Facts, Rule, is_husk, netns_of, renamed, same_rule
+from netwrap.facts import NO_NAMESPACE, Facts, Rule, is_husk, netns_of, renamed, same_rule
 from netwrap.foresee import after
 from netwrap.health import drifted, is_gone
 from netwrap.model import Container, State
@@ -30,7 +30,7 @@ def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen
         work.run(replace(step, mends=settings[0].id if settings else None) for step in fresh)
         replaces = [e.id for e in settings]
     handles = [e for e in entries if e.step.probe.kind == "netns"]
-    work.run(chain_names(entries, standing, seen))
+    work.run(chain_names(lost_chains(entries, seen), standing, seen))
     work.run(_clearing(e.step.probe, e.step.owner) for e in handles if is_husk(e.step.probe, seen))
     work.mend(handles, standing, state)  # first: they are the ways in
     work.run(_names(entries, work.seen))
@@ -121,13 +121,17 @@ def _names(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
             yield replace(link.rename(other.name, name, mac, why, step.probe.ns), owner=step.owner)
 
 
-def chain_names(entries: Iterable[Entry], standing: Iterable[Entry], seen: Facts) -> Iterator[Step]:
-    """Gives chains of ours that somebody has renamed their names back, where the entries need them."""
-    standing = list(standing)
+def lost_chains(entries: Iterable[Entry], seen: Facts) -> list[tuple[str, ...]]:
+    """The chains that the entries are about, by table and name, and that are not there."""
     places = dict.fromkeys(e.step.probe.key[:2] for e in entries if e.step.probe.kind in ("chain", "rule"))
+    return [place for place in places if place not in seen.rules]
+
+
+def chain_names(lost: Iterable[tuple[str, ...]], standing: Sequence[Entry], seen: Facts) -> Iterator[Step]:
+    """Gives those of the lost chains that are ours, and that somebody has renamed, their names back."""
     chains = {e.step.probe.key: e.step.owner for e in standing if e.step.probe.kind == "chain"}
     known = {*chains, *seen.policies}
-    for table, name in (place for place in places if place in chains and place not in seen.rules):
+    for table, name in (place for place in lost if place in chains):
         ours = [e.step.probe.key[2:] for e in standing if e.step.probe.key[:2] == (table, name)]
         alike = {  # by how many rules of ours are in it: some are in more than one chain
             other: sum(any(same_rule(rule, mine) for mine in ours if mine) for rule in found)
@@ -155,7 +159,7 @@ def handles(
         made = replace(netns.attach(container.netns, container.pid, why), owner=container.owner, inverts=NO_ROW)
         if is_husk(made.probe, seen):
             yield replace(_clearing(made.probe, made.owner), inverts=NO_ROW)
-        if seen.handles.get(name, HUSK) == HUSK:
+        if seen.handle(name) is None:
             yield made
 
 
