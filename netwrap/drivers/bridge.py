@@ -5,15 +5,15 @@ The rules, by chain, and what each is for (docs/design.md has the table with rea
     filter FORWARD          -> NETWRAP                 ours are decided first, whatever the host's policy
     filter NETWRAP          -o BR -> NETWRAP-BR        to a container;  -i BR ACCEPT: from one
     filter NETWRAP-BR       replies and published ports, the bridge's own, nothing else
-    nat    POSTROUTING      from the subnet to the outside: MASQUERADE
-    nat    PREROUTING       a published port, for traffic from other machines and containers
-    nat    OUTPUT           the same port, for the host's own traffic
+
+The rules of the nat table are in nat.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from netwrap.drivers import nat
 from netwrap.facts import Facts
 from netwrap.model import Container, Endpoint, Netns, Network, PublishedPort, mac_of
 from netwrap.steps import Step, addr, conntrack, iptables, link, owned, route, sysctl
@@ -21,8 +21,6 @@ from netwrap.steps import Step, addr, conntrack, iptables, link, owned, route, s
 CHAIN = "NETWRAP"
 FORWARDING = "net.ipv4.conf.all.forwarding"
 REDIRECTS = "net.ipv4.conf.all.accept_redirects"
-_DNAT = ("-m", "conntrack", "--ctstate", "DNAT")
-_NOT_DNAT = ("-m", "conntrack", "!", "--ctstate", "DNAT")
 
 
 def chain_of(bridge: str) -> str:
@@ -169,50 +167,7 @@ class Bridge:
 
     def publishing(self, network: Network, seen: Facts) -> Iterator[Step]:
         """What lets the host reach published ports by 127.0.0.1, and containers by the host's addresses."""
-        br, mark = network.bridge, network.name
-        loopback = ("127.0.0.0/8", "!", "-i", "lo")
-        yield iptables.insert(
-            "raw",
-            "PREROUTING",
-            mark,
-            ("-d", *loopback),
-            ("DROP",),
-            "Nothing from outside may be addressed to 127.0.0.0/8; the next setting would open that door "
-            "(CVE-2020-8558).",
-        )
-        yield iptables.insert(
-            "raw",
-            "PREROUTING",
-            mark,
-            ("-s", *loopback),
-            ("DROP",),
-            "Nor may anything from outside claim to come from there.",
-        )
-        key = sysctl.of_link(br, "route_localnet")
-        if seen.sysctls.get(key, "0") != "1":
-            yield sysctl.write(
-                key,
-                "1",
-                "0",
-                f"Lets the host's packets from 127.0.0.1 leave by {br}: `127.0.0.1:PORT` reaches a container.",
-            )
-        yield iptables.append(
-            "nat",
-            "POSTROUTING",
-            mark,
-            ("-s", "127.0.0.0/8", "-o", br, *_DNAT),
-            ("MASQUERADE",),
-            f"A container cannot answer 127.0.0.1: such packets get the bridge's address {network.gateway}.",
-        )
-        yield iptables.append(
-            "nat",
-            "POSTROUTING",
-            mark,
-            ("-s", str(network.subnet), "-o", br, *_DNAT),
-            ("MASQUERADE",),
-            f"A container of {network.name} that calls a port published by another, or by itself: the answer must "
-            "come back through the host, or it is not recognized.",
-        )
+        yield from nat.publishing(network, seen)
 
     def hairpin(self, endpoint: Endpoint) -> Iterator[Step]:
         """Lets a container call its own published port where bridges are filtered."""
@@ -224,50 +179,8 @@ class Bridge:
         )
 
     def publish(self, endpoint: Endpoint, port: PublishedPort, seen: Facts) -> Iterator[Step]:
-        """The tutorial's two DNAT rules: one for traffic that arrives, one for the host's own."""
-        where = ("-d", f"{port.host_ip}/32") if port.host_ip else ()
-        rule = (
-            *where,
-            "-p",
-            port.protocol,
-            "-m",
-            port.protocol,
-            "--dport",
-            port.dport,
-            "-m",
-            "addrtype",
-            "--dst-type",
-            "LOCAL",
-        )
-        target = ("DNAT", "--to-destination", port.destination(endpoint.ip))
-        mark = f"{endpoint.container}/{endpoint.network}"
-        named = f"{port.spec} leads to {endpoint.container}"
-        for source in () if port.host_only else (port.allow_from or (None,)):
-            who = f"who comes from {source}" if source else "who comes from outside"
-            yield iptables.append(
-                "nat",
-                "PREROUTING",
-                mark,
-                (*(("-s", str(source)) if source else ()), *rule),
-                target,
-                f"{named}, for {who}. Only for addresses of this host: without dst-type LOCAL "
-                "the rule would catch traffic to other machines' ports too.",
-            )
-        yield iptables.append(
-            "nat", "OUTPUT", mark, rule, target, f"{named}, for the host itself: its own packets never pass PREROUTING."
-        )
-        if port.protocol == "udp" and conntrack.TOOL in seen.tools:
-            number = port.host_port if port.count == 1 else None  # conntrack knows no ranges
-            yield conntrack.forget_led_to(
-                endpoint.ip, number, f"The way back: UDP traffic that was led to {endpoint.container} is forgotten."
-            )
-            for ip in [port.host_ip] if port.host_ip else sorted(seen.addresses()):
-                yield conntrack.forget_to(
-                    ip,
-                    number,
-                    f"Who has sent UDP to {ip} before is led by the new rules too: the kernel asks them for the first "
-                    "packet alone, and remembers.",
-                )
+        """The tutorial's two DNAT rules, and the traffic that began before them."""
+        yield from nat.publish(endpoint, port, seen)
 
 
 def _forwarding(seen: Facts) -> Iterator[Step]:
@@ -327,15 +240,7 @@ def _open(network: Network) -> Iterator[Step]:
         "filter", CHAIN, mark, ("-o", br), (chain,), f"What is about to be forwarded to {br} is decided in {chain}."
     )
     yield iptables.append("filter", CHAIN, mark, ("-i", br), ("ACCEPT",), f"What comes from {br} may go on.")
-    yield iptables.append(
-        "nat",
-        "POSTROUTING",
-        mark,
-        ("-s", str(network.subnet), "!", "-o", br, *_NOT_DNAT),
-        ("MASQUERADE",),
-        f"Nobody outside knows {network.subnet}: packets from there leave with the host's address. "
-        "The tutorial prints `-o` without the `!`, which matches the wrong direction.",
-    )
+    yield from nat.way_out(network)
 
 
 def _closed(network: Network) -> Iterator[Step]:
