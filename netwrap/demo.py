@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from netwrap import app, sandbox
+from netwrap import history, sandbox
 from netwrap.attend import PYTHON, background, foreground
 from netwrap.desk import Mode
 from netwrap.errors import CommandFailed, NetwrapError
@@ -164,7 +164,7 @@ def call(address: str, port: int, where: str | None = None) -> str:
 
 def _masquerade() -> dict[str, str]:
     """The rule for the way out, from the steps of the first operation, `network create`."""
-    steps = app.operation(Mode(Path(sandbox.STATE_DIR)), 1)["steps"]
+    steps = history.operation(Mode(Path(sandbox.STATE_DIR)), 1)["steps"]
     return next(step for step in steps if "MASQUERADE" in step["do"])
 
 

@@ -57,22 +57,22 @@ MAY_IMPORT = {
     "app": {
         *("session", "upkeep", "desk", "plan", "health", "look", "spawn", "undo", "views", "facts", "model", "errors"),
         "drivers",  # their names, for completion
-        "steps",  # shell_line: a hint that is a command
     },
+    "history": {"session", "desk", "undo", "views", "steps", "errors"},
     "supervise": {
         *("terminal", "session", "app", "upkeep", "attend", "desk", "plan", "health"),
         *("spawn", "look", "views", "steps", "model", "errors"),
     },
     "peer": set(),
     "sandbox": {"init", "attend", "spawn", "errors"},
-    "demo": {"terminal", "sandbox", "app", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
+    "demo": {"terminal", "sandbox", "history", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
     "examine": {"doctor", "sandbox", "spawn", "errors"},  # of sandbox: what forbids user namespaces
     "checkup": {
         *("examine", "doctor", "check", "session", "desk", "spawn"),
         *("undo", "facts", "model", "errors"),
     },
     "cli": {
-        *("app", "supervise", "upkeep", "checkup", "sandbox", "demo", "attend"),
+        *("app", "history", "supervise", "upkeep", "checkup", "sandbox", "demo", "attend"),
         "desk",  # Mode: how a command is to be carried out
         "plan",  # the wishes
         *("terminal", "views", "parse", "model", "errors", ""),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from netwrap import app as verbs
+from netwrap import history
 from netwrap.cli.common import Json, changes, mode
 from netwrap.desk import Mode
 from netwrap.terminal import talk
@@ -24,7 +24,7 @@ def log(
 ) -> None:
     """Show the operations, or one with its steps: what was run, and what takes it back."""
     m = mode(ctx, json=json, shows=True)
-    found = verbs.operations(m) if number is None else verbs.operation(m, number)
+    found = history.operations(m) if number is None else history.operation(m, number)
     if json:
         print(documents.dumps(found))
     elif isinstance(found, list):
@@ -42,7 +42,7 @@ def undo(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about what was built upon it.")] = False,
 ) -> None:
     """Undo the last operation that built something, or that one and what was built upon it."""
-    verbs.undo(m, number, lambda question: yes or _confirm(question), talk)
+    history.undo(m, number, lambda question: yes or _confirm(question), talk)
 
 
 def _confirm(question: str) -> bool:
