@@ -132,6 +132,51 @@ assert all(n.prefixlen == 24 and n.is_private for n in others)' "$first" "$secon
     [ "$(netwrap network inspect third | jq .mtu)" = 1270 ]
 }
 
+# mtu_is MTU WHEN: a network made now has that.
+mtu_is() {
+    netwrap network create --quiet way
+    local got
+    got=$(netwrap network inspect way | jq .mtu)
+    netwrap network remove --quiet way
+    [ "$got" = "$1" ] || { echo "MTU $got, not $1: $2" >&2; return 1; }
+}
+
+@test "the way out is the kernel's: no table that no rule asks, the lowest metric, what a VPN puts over it, both of two ways" {
+    machine wan 203.0.113.2/24 203.0.113.1/24
+    machine other 198.51.100.2/24 198.51.100.1/24
+    host ip link set dev wan mtu 1400
+    host ip link set dev other mtu 1300
+    host ip route add default via 198.51.100.1 dev other table 10 # listed before main's
+    mtu_is 1500 "no way out"
+    host ip route add default via 203.0.113.1 dev wan metric 200
+    mtu_is 1400 "the only route of main's"
+    [ "$(unprivileged netwrap network create --dry-run way | grep -c 'mtu 1400')" = 1 ]
+    host ip rule add from all lookup 10 priority 100
+    mtu_is 1300 "a rule asks table 10 first"
+    host ip rule del from all lookup 10 priority 100
+    host ip route add default via 198.51.100.1 dev other metric 300
+    mtu_is 1400 "the other has a higher metric"
+    host ip route add default via 198.51.100.1 dev other metric 100
+    mtu_is 1300 "the other has a lower metric"
+    host ip route add unreachable default metric 50
+    mtu_is 1500 "nothing gets out"
+    host ip route del unreachable default metric 50
+    host ip route replace default metric 100 nexthop via 203.0.113.1 dev wan nexthop via 198.51.100.1 dev other
+    mtu_is 1300 "either may be taken"
+    host ip link set dev other down
+    mtu_is 1400 "only one of the two is left"
+    host ip link add name vpn type bridge
+    host ip addr add 10.99.0.1/32 dev vpn
+    host ip link set dev vpn mtu 1200
+    host ip link set dev vpn up
+    host ip route add 0.0.0.0/1 dev vpn
+    host ip route add 128.0.0.0/1 dev vpn
+    mtu_is 1200 "a VPN's two halves"
+    host ip route add default dev vpn mtu 1100 table 11
+    host ip rule add not fwmark 51820 lookup 11
+    mtu_is 1100 "what bears no mark goes by the VPN"
+}
+
 @test "an internal network has no way out and none in, but its containers reach each other" {
     local before wan c1 c2 free
     machine wan 203.0.113.2/24 203.0.113.1/24

@@ -29,7 +29,7 @@ ENGINES = ("docker", "podman", "nerdctl")
 def network_create(mode: Mode, wish: NetworkWish) -> None:
     """Creates a network."""
     with changing(mode, f"network create {wish.name}") as desk:
-        seen = desk.look()
+        seen = desk.look(way_out=wish.mtu is None)
         desk.carry_out(plan.network_create(wish, seen, desk.state()), seen)
 
 

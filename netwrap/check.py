@@ -65,27 +65,21 @@ def trials(state: State, seen: Facts) -> Iterator[Trial]:
             pair = (one.container, other.container)
             forwarding = _forwarding(*(state.networks[e.network].bridge for e in (one, other)))
             yield Trial(*pair, str(other.ip), path, containers=pair, forwarding=forwarding)
-    out = _way_out(seen)
+    out = seen.way_out
     for e in state.endpoints:
         network, who = state.networks[e.network], (e.container,)
         yield Trial(HOST, e.container, str(e.ip), (network.owner, *_place(e)), containers=who)
         path = (*_place(e), network.owner)
         yield Trial(e.container, GATEWAY + network.name, str(network.gateway), path, containers=who)
-        if out and e.default_route:
-            forwarding = _forwarding(network.bridge, out[1])
-            yield Trial(e.container, OUTSIDE, out[0], (*path, "host"), containers=who, forwarding=forwarding)
+        if out and out.gateway and e.default_route:
+            # The next machine knows no way to containers, and answers with masquerading only.
+            forwarding = _forwarding(network.bridge, out.link)
+            yield Trial(e.container, OUTSIDE, out.gateway, (*path, "host"), containers=who, forwarding=forwarding)
     for p in state.publications:
         (e,) = state.endpoints_of(container=p.container, network=p.network)
         path = (p.owner, f"published:{p.network}", "host", f"network:{p.network}", *_place(e))
         ip = str(p.port.host_ip or "127.0.0.1")
         yield Trial(HOST, f"{p.container} by {p.port.spec}", ip, path, p.port, (p.container,), e.ip)
-
-
-def _way_out(seen: Facts) -> tuple[str, str] | None:
-    """The next machine on the way out, and the link to it: that machine knows no way to containers, and answers with
-    masquerading only."""
-    routes = (r for r in seen.host.routes if r.dst == "default")
-    return next(((r.via, r.dev) for r in routes if r.via and r.dev and ":" not in r.via), None)
 
 
 def _forwarding(*links: str) -> tuple[str, ...]:

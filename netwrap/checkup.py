@@ -34,7 +34,7 @@ def doctor(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         state = desk.state()
         entries, links = desk.store.entries(owners=state.owners), _links(state)
         try:
-            seen = desk.look_at_all(ports=True)
+            seen = desk.look_at_all(ports=True, way_out=True)
         except NetwrapError as error:  # a tool that is missing is a finding
             said = " ".join(str(error).split())
             seen = Facts(unseen=(f"links, routes and firewall rules: {said}",), rules_seen=False)
@@ -57,7 +57,7 @@ def check(mode: Mode) -> list[dict[str, Any]]:
     require(["ping"])
     with reading(mode) as desk:
         state = desk.state()
-        seen, entries = desk.look_at_all(ports=True), _by_owner(desk, state)
+        seen, entries = desk.look_at_all(ports=True, way_out=True), _by_owner(desk, state)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda trial: _tried(trial, entries, seen, state), trials.trials(state, seen)))
 

@@ -88,17 +88,19 @@ class Desk:
         """What stands, by the store; without what this command clears away first."""
         return self.store.state().without(self.cleared.removes)
 
-    def look(self, pids: Iterable[int] = (), inside: Iterable[Netns] = (), *, ports: bool = False) -> Facts:
+    def look(
+        self, pids: Iterable[int] = (), inside: Iterable[Netns] = (), *, ports: bool = False, way_out: bool = False
+    ) -> Facts:
         """Looks at the host, at processes, and into their namespaces and others."""
         try:
-            return after(look(pids, inside, ports=ports), self.cleared.steps)
+            return after(look(pids, inside, ports=ports, way_out=way_out), self.cleared.steps)
         except CommandFailed as error:
             raise NetwrapError(str(error), f"{error.line}  # shows what it says") from None
 
-    def look_at_all(self, *, ports: bool = False) -> Facts:
+    def look_at_all(self, *, ports: bool = False, way_out: bool = False) -> Facts:
         """Looks at the host and at all containers that stand."""
         containers = self.state().containers.values()
-        return self.look(watched(containers), [c.netns for c in containers], ports=ports)
+        return self.look(watched(containers), [c.netns for c in containers], ports=ports, way_out=way_out)
 
     # Building up
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from netwrap.model import LINK_GROUP, Netns, Process
 from netwrap.steps import Probe
+from netwrap.wayout import WayOut, mtu_of
 
 Rule = tuple[str, ...]
 
@@ -119,6 +120,8 @@ class Facts:
     processes: dict[int, Process] = field(default_factory=dict)
     listeners: frozenset[Listener] = frozenset()
     """Bound sockets, where they were asked for."""
+    way_out: WayOut | None = None
+    """None where there is none, or where it was not asked for."""
     unseen: tuple[str, ...] = ()
     """Sentences about what could not be seen without root."""
     rules_seen: bool = True
@@ -150,11 +153,8 @@ class Facts:
         return {IPv4Address(cidr.split("/")[0]) for _, cidr in self.host.addrs if ":" not in cidr}
 
     def default_mtu(self) -> int:
-        """The MTU, in bytes, of the default route, else of the link that it leaves by; 1500 where there is none."""
-        for route in self.host.routes:
-            if route.dst == "default" and route.dev in self.host.links and ":" not in (route.via or ""):
-                return route.mtu or self.host.links[route.dev].mtu
-        return 1500
+        """The MTU, in bytes, of a packet that is to get outside; 1500 where there is no way out."""
+        return self.way_out.mtu if self.way_out is not None else 1500
 
 
 def holds(probe: Probe, facts: Facts) -> bool | None:
@@ -260,7 +260,7 @@ def parse_space(text: str) -> Space:
         links[name] = _link(row)
         addrs.update((name, f"{a['local']}/{a['prefixlen']}") for a in row.get("addr_info", ()) if "local" in a)
     found = tuple(
-        Route(r["dst"], hop.get("dev"), hop.get("gateway"), _table(r), _mtu(r))
+        Route(r["dst"], hop.get("dev"), hop.get("gateway"), _table(r), mtu_of(r))
         for r in routes
         for hop in r.get("nexthops", (r,))
     )
@@ -271,10 +271,6 @@ def parse_space(text: str) -> Space:
 def _table(row: dict[str, Any]) -> str:
     """A table of routes, by the name that every machine has for it (ip-route(8)), else by its number."""
     return {"253": "default", "254": "main", "255": "local"}.get(str(row["table"]), str(row["table"]))
-
-
-def _mtu(route: dict[str, Any]) -> int | None:
-    return next((m["mtu"] for m in route.get("metrics", ()) if "mtu" in m), None)
 
 
 def _link(row: dict[str, Any]) -> Link:

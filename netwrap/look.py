@@ -21,6 +21,7 @@ from netwrap.facts import Facts, Space
 from netwrap.model import Netns, Process
 from netwrap.spawn import spawn
 from netwrap.steps import shell_line, sysctl
+from netwrap.wayout import WAY_OUT, WayOut, parse_way_out
 
 NETNS_DIR = "/run/netns"
 OPTIONAL = ("conntrack",)
@@ -30,10 +31,13 @@ _SO_NETNS_COOKIE = 71
 _CONF = Path("/proc/sys/net/ipv4/conf")
 
 
-def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, ports: bool = False) -> Facts:
+def look(
+    pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, ports: bool = False, way_out: bool = False
+) -> Facts:
     """Looks at the host, the processes, and into the namespaces: theirs and those with a handle.
 
     `ports`: also at what may be in a published port's way, which takes long: sockets, nftables' chains.
+    `way_out`: asks the kernel too how the outside is reached.
     Errors: CommandFailed where a command fails or says what cannot be read, NetwrapError where one is missing.
     """
     unseen: list[str] = []
@@ -69,6 +73,7 @@ def look(pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, ports: b
         sysctls=_sysctls(),
         processes=processes,
         listeners=_listeners() if ports else frozenset(),
+        way_out=_way_out(spaces[own]) if way_out else None,
         unseen=tuple(unseen),
         rules_seen=saved is not None,
         tools=frozenset(tool for tool in OPTIONAL if shutil.which(tool)),
@@ -184,6 +189,16 @@ def _look_into(spaces: dict[int, Space], inode: int, where: _Where, unseen: list
         with suppress(OSError):
             if os.stat(where.path).st_ino == inode:
                 raise
+
+
+def _way_out(host: Space) -> WayOut | None:
+    """How the kernel would send to the outside; it answers with an error where it would not."""
+    try:
+        answer = spawn(WAY_OUT)
+    except CommandFailed:
+        return None
+    with _readable(WAY_OUT):
+        return parse_way_out(answer, {name: link.mtu for name, link in host.links.items()})
 
 
 def _rules(unseen: list[str]) -> str | None:

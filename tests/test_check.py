@@ -8,7 +8,7 @@ import pytest
 from world import World
 
 from netwrap.check import Break, Trial, heard, missing, of_others, trials
-from netwrap.facts import Listener
+from netwrap.facts import Listener, Route
 from netwrap.steps import netns
 from netwrap.undo import Entry
 
@@ -81,6 +81,13 @@ def test_without_a_way_out_and_on_internal_networks_there_is_no_outside_to_try(w
     assert "c2 to outside" in all_trials(world)
     world.kernel.host.routes.clear()
     assert "c2 to outside" not in all_trials(world)
+
+
+def test_the_way_out_that_is_tried_is_the_kernels_whatever_other_tables_have(built: World) -> None:
+    built.kernel.host.routes.insert(0, Route("default", "eth0", "192.168.1.66", "10"))
+    assert all_trials(built)["c1 to outside"].ip == "192.168.1.1"
+    built.kernel.host.routes += [Route(half, "lo") for half in ("0.0.0.0/1", "128.0.0.0/1")]
+    assert "c1 to outside" not in all_trials(built), "a VPN's link leads there itself: there is no next machine to ask"
 
 
 def test_a_way_on_which_every_step_holds_has_no_missing_hop(built: World) -> None:

@@ -113,19 +113,6 @@ def test_what_routes_and_addresses_use_is_occupied_and_default_routes_are_not() 
     assert Facts(host=HOST).addresses() >= {IPv4Address("10.0.0.1"), IPv4Address("192.168.1.10")}
 
 
-def test_a_default_route_with_an_mtu_of_its_own_has_that() -> None:
-    answer = '[{"dst": "default", "gateway": "192.168.1.1", "dev": "eth0", "table": "254", "metrics": [{"mtu": 1400}]}]'
-    space = replace(parse_space(f"[]\n{answer}\n[]"), links={"eth0": Link("eth0", "")})
-    assert Facts(host=space).default_mtu() == 1400
-
-
-def test_the_default_mtu_is_that_of_the_default_routes_link() -> None:
-    space = Space({"wg0": Link("wg0", "", mtu=1420)}, routes=(Route("default", "wg0", None),))
-    assert Facts(host=space).default_mtu() == 1420
-    assert Facts().default_mtu() == 1500
-    assert Facts(host=replace(space, routes=(Route("default", "wg0", "fe80::1"),))).default_mtu() == 1500
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rules_are_read_by_table_and_chain_in_their_order(backend: str) -> None:
     rules = parse_rules(text(f"iptables-{backend}-save.txt"))

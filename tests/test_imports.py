@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "parse": {"model", "errors"},
     "ipam": {"errors"},
     "steps": {"model"},
-    "facts": {"steps", "model"},
+    "wayout": set(),
+    "facts": {"wayout", "steps", "model"},
     "undo": {"facts", "steps"},
     "health": {"undo", "facts", "model"},
     "foresee": {"facts", "steps"},
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "views": {"undo", "facts", "steps", "model"},
     "init": set(),  # it runs inside a container: nothing of netwrap's is there with it
     "spawn": {"init", "steps", "errors"},  # of steps: shell_line, how a command is written in an error
-    "look": {"spawn", "facts", "steps", "model", "errors"},
+    "look": {"spawn", "facts", "wayout", "steps", "model", "errors"},
     "execute": {"terminal", "look", "spawn", "facts", "steps", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
     "store": {"statedir", "schema", "codec", "undo", "steps", "model", "errors"},
@@ -84,6 +85,7 @@ PURE = (
     "errors",
     "model",
     "parse",
+    "wayout",
     "facts",
     "steps",
     "ipam",

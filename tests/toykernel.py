@@ -62,7 +62,14 @@ class ToyKernel:
 
     # What the tests ask
 
-    def facts(self, pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, ports: bool = False) -> Facts:
+    def facts(
+        self,
+        pids: Iterable[int] = (),
+        namespaces: Iterable[Netns] = (),
+        *,
+        ports: bool = False,
+        way_out: bool = False,
+    ) -> Facts:
         """A look at the machine, at processes and into namespaces, as netwrap.look gives it."""
         processes = {pid: self.processes[pid] for pid in pids if pid in self.processes}
         inodes = {p.inode for p in processes.values()} | {self.handles.get(n.name, 0) for n in namespaces}
@@ -79,12 +86,15 @@ class ToyKernel:
             listeners=frozenset(self.listeners) if ports else frozenset(),
             policies=dict(self.tables.policies),
             hooks=self.hooks if ports else (),
+            way_out=self.host.way_out() if way_out else None,
             tools=frozenset(self.tools),
         )
 
     def everything(self) -> Facts:
         """A look into every process and every handle."""
-        return self.facts(self.processes, [Netns(name, inode) for name, inode in self.handles.items()], ports=True)
+        return self.facts(
+            self.processes, [Netns(name, inode) for name, inode in self.handles.items()], ports=True, way_out=True
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """All of the kernel's state, to be compared; the order of rules counts, that of routes does not."""

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from toywords import must
 
 from netwrap.facts import Route
+from netwrap.wayout import WAY_OUT, WayOut
 
 LOOPBACK_MAC = "00:00:00:00:00:00"
 
@@ -45,6 +46,17 @@ class Namespace:
             for dev, cidr in self.addrs
             if dev != "lo" and self.links[dev].up
         ]
+
+    def way_out(self) -> WayOut | None:
+        """The longest prefix of the main table for the address that stands for the outside."""
+        outside = IPv4Address(WAY_OUT[-1])
+        nets = [(IPv4Network(r.dst.replace("default", "0.0.0.0/0")), r) for r in self.routes if r.dev in self.links]
+        leading = [(net.prefixlen, n, r) for n, (net, r) in enumerate(nets) if outside in net and r.table == "main"]
+        if not leading:
+            return None
+        _, _, route = max(leading)
+        assert route.dev is not None
+        return WayOut(route.dev, route.via, route.mtu or self.links[route.dev].mtu)
 
 
 def change_route(ns: Namespace, how: str, words: list[str], *, everywhere: str | None) -> None:
