@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "look": {"spawn", "facts", "wayout", "steps", "model", "errors"},
     "execute": {"terminal", "look", "spawn", "facts", "steps", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
-    "store": {"statedir", "schema", "codec", "undo", "steps", "model", "errors"},
+    "statefile": {"statedir", "schema", "errors"},
+    "store": {"statefile", "codec", "undo", "steps", "model"},
     "desk": {
         *("terminal", "store", "execute", "spawn", "look", "undo", "mend", "foresee"),
         *("views", "facts", "steps", "model", "errors"),
@@ -225,8 +226,8 @@ def test_typer_is_known_to_the_command_line_alone() -> None:
     assert {top(name) for name in _importers("typer")} == {"cli"}
 
 
-def test_sqlite_is_known_to_the_store_alone() -> None:
-    assert set(_importers("sqlite3")) == {"schema", "store"}
+def test_sqlite_is_known_to_the_state_file_alone() -> None:
+    assert set(_importers("sqlite3")) == {"schema", "statefile"}
 
 
 def test_nothing_is_spawned_past_sh() -> None:

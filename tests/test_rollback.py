@@ -18,8 +18,9 @@ from netwrap import cli, execute
 from netwrap.errors import CommandFailed, Interrupted, StateFailed
 from netwrap.execute import Shell
 from netwrap.spawn import Signals
+from netwrap.statefile import FILE
 from netwrap.steps import Cmd, Plan, Probe, Step
-from netwrap.store import FILE, Store
+from netwrap.store import Store
 
 SECOND = "network create --subnet 10.0.1.0/24 second"
 NO = CommandFailed("ip", 2, "RTNETLINK answers: No")

@@ -11,7 +11,8 @@ from test_codec import NET, STEPS
 
 from netwrap import codec, schema
 from netwrap.schema import VERSION
-from netwrap.store import FILE, Store
+from netwrap.statefile import FILE
+from netwrap.store import Store
 
 
 def _of_version_1(path: Path) -> None:

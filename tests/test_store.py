@@ -18,8 +18,9 @@ from netwrap import statedir
 from netwrap.errors import BadInput, NetwrapError
 from netwrap.model import Container
 from netwrap.schema import VERSION
+from netwrap.statefile import FILE
 from netwrap.steps import Step, iptables
-from netwrap.store import FILE, Store
+from netwrap.store import Store
 from netwrap.undo import Entry
 
 MACHINE = ("boot", 4026531840)

@@ -21,7 +21,8 @@ from netwrap import cli, desk, execute, session, supervise, upkeep
 from netwrap.desk import Desk, Mode
 from netwrap.facts import Listener
 from netwrap.model import State
-from netwrap.store import FILE, Store
+from netwrap.statefile import FILE
+from netwrap.store import Store
 from netwrap.undo import Operation
 
 
