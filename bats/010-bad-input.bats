@@ -137,6 +137,10 @@ something() {
     printf '#!/bin/sh\necho "Error: No such object: nocontainer" >&2\nexit 1\n' >"$BATS_TEST_TMPDIR/bin/docker"
     chmod +x "$BATS_TEST_TMPDIR/bin/docker"
     PATH="$BATS_TEST_TMPDIR/bin:$PATH" refused 2 nocontainer connect --net testbridge --container nocontainer
+    printf '#!/bin/sh\necho 0\n' >"$BATS_TEST_TMPDIR/bin/podman" # it has the container, stopped
+    chmod +x "$BATS_TEST_TMPDIR/bin/podman"
+    PATH="$BATS_TEST_TMPDIR/bin:$PATH" refused 2 "podman: it is not running" connect --net testbridge --container stopped
+    [ "${ERR##*$'\n'}" = "hint: podman ps -a" ]
     refuse_all
     same "$BEFORE" "$(kernel_state)"
 }

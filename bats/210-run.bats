@@ -235,6 +235,22 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))' \
 
 says_inside() { [ "$(netwrap exec job -- hostname)" = inside ]; }
 
+@test "the words of a command are in no file of the state directory, wherever they are typed" {
+    nw run --quiet --net testbridge echo my-token
+    [ "$OUT" = my-token ]
+    nw run sleep my-token --net=testbridge
+    nw run --net testbridge --name job -d -- sh -c 'exec sleep 100000' my-token
+    wait_for sh_ps '.[0].pid != null'
+    nw exec job echo my-token
+    [ "$OUT" = my-token ]
+    [ "$(host grep -rlc my-token /run/netwrap)" = "" ]
+    nw log --json
+    [[ $OUT != *my-token* ]]
+    host kill -KILL "$(netwrap ps --json | jq '.[0].pid')"
+    wait_for sh_ps "length == 0"
+    nothing_left
+}
+
 @test "a command that is not there, or no network for it, leaves nothing" {
     refused 2 no-such-command run --net testbridge -- no-such-command
     refused 2 /no/such run --net testbridge -- /no/such

@@ -128,7 +128,7 @@ def _pid_of(container: str) -> int:
         raise NetwrapError(
             f"container {container!r}: none of {', '.join(ENGINES)} is installed", "netwrap connect --pid PID …"
         )
-    said, error_type = [], NetwrapError
+    said, error_type, stopped = [], NetwrapError, list[str]()
     for engine in engines:
         try:
             answer = spawn((engine, "inspect", "--format", "{{.State.Pid}}", "--", container)).strip()
@@ -141,7 +141,9 @@ def _pid_of(container: str) -> int:
             return int(answer)
         said.append(f"{engine}: it is not running")
         error_type = BadInput
-    raise error_type(f"container {container!r}: {'; '.join(said)}", f"{engines[0]} ps")
+        stopped.append(engine)
+    hint = f"{(stopped or engines)[0]} ps -a"
+    raise error_type(f"container {container!r}: {'; '.join(said)}", hint)
 
 
 def disconnect(

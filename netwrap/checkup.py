@@ -53,7 +53,7 @@ def check(mode: Mode) -> list[dict[str, Any]]:
     """Runs every trial; each as a document. Errors: NetwrapError without root."""
     from concurrent.futures import ThreadPoolExecutor  # here, for it is slow to import
 
-    need_root("trying from inside containers")
+    need_root(mode, "trying from inside containers")
     require(["ping"])
     with reading(mode) as desk:
         state = desk.state()

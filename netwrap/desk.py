@@ -17,7 +17,7 @@ from netwrap.foresee import after
 from netwrap.look import boot_id, look, own_namespace
 from netwrap.model import Container, Netns, State
 from netwrap.spawn import Signals, require
-from netwrap.steps import NO_ROW, PASSING, Plan, Step, namespaces, shell_line
+from netwrap.steps import NO_ROW, PASSING, Plan, Step, namespaces
 from netwrap.store import Store
 from netwrap.terminal import read_key, talk
 from netwrap.undo import Entry, foundation, take_back
@@ -39,6 +39,8 @@ class Mode:
     json: bool = False
     heeds_signals: bool = True
     """False where somebody else handles them, and the work is done whatever comes."""
+    line: str = "netwrap …"
+    """The command line for the log, which everybody may read: without the words of a command that `run` starts."""
 
 
 @dataclass
@@ -137,7 +139,7 @@ class Desk:
     def operation(self, plan: Plan, kind: str = "build") -> Iterator[int]:
         """One operation in the journal; what fails inside it is rolled back, and said with command and stderr."""
         self._require_tools(plan)
-        op = self.store.begin(plan.title, kind, machine(), typed())
+        op = self.store.begin(plan.title, kind, machine(), self.mode.line)
         try:
             yield op
         except Exception as error:
@@ -207,7 +209,7 @@ class Desk:
         self._require_tools(plan)
         is_new = op is None
         if op is None:
-            op = self.store.begin(title, "teardown", machine(), typed(), owners)
+            op = self.store.begin(title, "teardown", machine(), self.mode.line, owners)
         signals = self.signals if is_new else None
         runner = self._runner(plan, signals) if is_new else self._plain_runner(None)
         try:
@@ -349,14 +351,6 @@ def _inside(entries: Iterable[Entry]) -> tuple[Netns, ...]:
 def machine() -> tuple[str, int]:
     """Which boot and which network namespace this is."""
     return boot_id(), own_namespace()
-
-
-def typed() -> str:
-    """The line that the user typed. What is started by it may have secrets among its words, and everybody may read."""
-    words = sys.argv[1:]
-    if "--" in words and words[:1] != ["sandbox"]:
-        words = [*words[: words.index("--") + 1], "…"]
-    return shell_line(["netwrap", *words]).encode(errors="backslashreplace").decode()
 
 
 def watched(containers: Iterable[Container]) -> list[int]:

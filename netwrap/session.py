@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from netwrap.desk import Desk, Mode, machine, typed
+from netwrap.desk import Desk, Mode, machine
 from netwrap.errors import BadInput, NetwrapError
 from netwrap.schema import VERSION
 from netwrap.spawn import Signals, kept_open
@@ -31,7 +31,7 @@ def changing(mode: Mode, title: str) -> Iterator[Desk]:
                 desk.recover()
             yield desk
         return
-    need_root()
+    need_root(mode)
     with (
         Signals(heed=mode.heeds_signals) as signals,
         lock(mode.state_dir, title, lambda holder: _waiting(signals, holder)) as fd,
@@ -62,10 +62,10 @@ def reading(mode: Mode) -> Iterator[Desk]:
         store.close()
 
 
-def need_root(what: str = "changing links and rules") -> None:
+def need_root(mode: Mode, what: str = "changing links and rules") -> None:
     """Errors: NetwrapError where we are not root."""
     if os.geteuid() != 0:
-        raise NetwrapError(f"{what} needs root", f"sudo {typed()}, or try it in: netwrap sandbox")
+        raise NetwrapError(f"{what} needs root", f"sudo {mode.line}, or try it in: netwrap sandbox")
 
 
 def _refuse_other_host(store: Store) -> None:

@@ -184,7 +184,7 @@ def execute(mode: Mode, name: str, command: list[str]) -> int:
     with reading(mode) as desk:
         container = desk.state().container(name)
         seen = desk.look_at_all()
-    need_root("entering a namespace")
+    need_root(mode, "entering a namespace")
     is_gone = health.is_gone(container, seen)
     if not container.netns.is_same(seen.handle(name)):
         hint = f"netwrap disconnect {name}" if is_gone else f"netwrap repair {name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import typer
 from world import Result, World
 
-from netwrap import __version__, app, session
+from netwrap import __version__, app, session, supervise
 from netwrap.cli import app as command_line
 from netwrap.cli import common
 from netwrap.desk import Mode
@@ -234,7 +235,8 @@ def test_the_hint_for_a_teardown_of_several_is_every_command_line_that_made_them
     world.must("network remove testbridge --force")
     said, hint = two_lines(world.netwrap("undo 4"))
     assert "its undo is not offered" in said
-    assert hint == f"netwrap {CREATE} && netwrap {CONNECT} && netwrap publish bird2 8081:81"
+    connect = "netwrap connect --net testbridge --pid 64560 --name bird2 -p 8080:80"
+    assert hint == f"netwrap {CREATE} && {connect} && netwrap publish bird2 8081:81"
 
 
 def test_the_hint_for_an_unpublish_is_a_publish_of_its_ports(world: World) -> None:
@@ -293,6 +295,22 @@ def test_a_container_of_an_engine_is_connected_by_its_pid(
     assert result.code == code
     assert said in result.err
     assert asked == [("docker", "inspect", "--format", "{{.State.Pid}}", "--", "web")]
+    assert code == 0 or result.complaint[1] == "docker ps -a"
+
+
+def test_the_hint_for_a_container_that_is_stopped_names_the_engine_that_has_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spawn(words: tuple[str, ...]) -> str:
+        if words[0] == "docker":
+            raise CommandFailed("docker", 1, "No such object: web")
+        return "0\n"
+
+    monkeypatch.setattr(app, "spawn", spawn)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name in ("docker", "podman") else None)
+    world.must(CREATE)
+    result = world.netwrap("connect --container web --net testbridge")
+    assert (result.code, result.complaint[1]) == (2, "podman ps -a")
 
 
 def test_without_an_engine_a_container_cannot_be_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,3 +375,58 @@ def test_without_a_state_that_can_be_read_nothing_is_completed(tmp_path: Path) -
 def test_drivers_are_completed() -> None:
     assert common.complete_driver("br") == ["bridge"]
     assert common.complete_driver("x") == []
+
+
+# ---- what is written down
+
+WORDS = [
+    ("run --net testbridge echo my-token", "run --net testbridge -- …"),
+    ("run echo my-token --net testbridge", "run --net testbridge -- …"),
+    ("run --net=testbridge --name web echo my-token", "run --net testbridge --name web -- …"),
+    ("run echo -p 8080:80 my-token -q --net testbridge", "run --net testbridge -p 8080:80 --quiet -- …"),
+    ("run -qp8080:80 --net testbridge -- my-token --net -d", "run --net testbridge -p 8080:80 --quiet -- …"),
+    ("run --net testbridge my-token -- --name x", "run --net testbridge -- …"),
+    ("run --net testbridge -- -- my-token", "run --net testbridge -- …"),
+]
+
+
+@pytest.mark.parametrize(("line", "written"), WORDS)
+def test_the_words_of_a_command_that_run_starts_are_written_down_nowhere(
+    line: str, written: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(supervise, "process", lambda _: None)
+    ended: list[list[str]] = []
+    monkeypatch.setattr(supervise.Attended, "run", lambda _, words, *_more: ended.append(words) or 0)
+    world.must(CREATE)
+    result = world.netwrap(line)
+    assert result.code == 0, result.err
+    assert "my-token" in ended[0]
+    assert [o.command for o in world.operations()][1] == f"netwrap {written}"
+    for path in world.directory.iterdir():
+        assert b"my-token" not in path.read_bytes(), path
+
+
+def test_every_argument_that_has_another_programs_words_is_kept_out_of_the_log() -> None:
+    found = []
+
+    def visit(command: typer.main.TyperGroup, path: str) -> None:
+        for name, inner in command.commands.items():
+            for param in inner.params:
+                if "COMMAND" in str(param.metavar).upper():
+                    found.append(f"{path}{name}")
+                    assert param.name == common.PRIVATE
+            if hasattr(inner, "commands"):
+                visit(inner, f"{path}{name} ")
+
+    visit(typer.main.get_command(command_line), "")  # type: ignore[arg-type]
+    assert {"run", "exec"} <= set(found)
+
+
+def test_the_command_line_in_the_log_has_every_option_as_it_was_given(world: World) -> None:
+    world.must(CREATE)
+    world.must(f"--state-dir '{world.directory}' connect -p 80:80 --net=testbridge --publish 81:81 --pid 64560 -q")
+    assert shlex.split(world.operations()[-1].command) == [
+        *("netwrap", "--state-dir", str(world.directory), "connect", "--net", "testbridge", "--pid", "64560"),
+        *("-p", "80:80", "-p", "81:81", "--quiet"),
+    ]

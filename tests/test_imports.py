@@ -77,6 +77,7 @@ MAY_IMPORT = {
         *("app", "history", "supervise", "upkeep", "checkup", "sandbox", "demo", "attend"),
         "desk",  # Mode: how a command is to be carried out
         "plan",  # the wishes
+        "steps",  # shell_line: the command line for the log
         *("terminal", "views", "parse", "model", "errors", ""),
     },
     "__main__": {"cli"},

@@ -16,6 +16,7 @@ from netwrap.desk import DEFAULT_STATE as DEFAULT_STATE
 from netwrap.desk import Mode
 from netwrap.errors import BadInput
 from netwrap.model import State
+from netwrap.steps import shell_line
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the commands as a bash script; change nothing. Needs no root.")
@@ -45,7 +46,48 @@ def mode(
         raise BadInput(f"--step with {'--batch' if batch else '--dry-run'}: one at a time", f"{command} --help")
     if json and not (dry_run or shows):
         raise BadInput("--json goes with --dry-run here", f"{command} --help")
-    return Mode(_state_dir(ctx), dry_run, step, batch, quiet, json)
+    return Mode(_state_dir(ctx), dry_run, step, batch, quiet, json, line=_line(ctx))
+
+
+PRIVATE = "command"
+"""The argument that has another program's words: there may be secrets among them, and everybody may read the log."""
+
+
+def _line(ctx: typer.Context) -> str:
+    """The command line as it was understood, without another program's words: what may be written down."""
+    words, more = ["netwrap"], ""
+    path: list[Any] = [ctx]
+    while (parent := path[0].parent) is not None:
+        path.insert(0, parent)
+    for context in path:
+        if context.parent is not None:
+            words.append(context.info_name)
+        given = [p for p in context.command.params if _is_given(context, p.name)]
+        for param in given:
+            if param.param_type_name == "option":
+                words += _option(param, context.params[param.name])
+        for param in given:
+            if param.param_type_name == "argument":
+                if param.name == PRIVATE:
+                    more = " -- …"
+                else:
+                    words += _as_list(context.params[param.name])
+    return (shell_line(words) + more).encode(errors="backslashreplace").decode()
+
+
+def _is_given(context: Any, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE" and context.params.get(name) is not None
+
+
+def _option(param: Any, value: object) -> list[str]:
+    if param.is_flag:
+        return [param.opts[0]]
+    return [word for one in _as_list(value) for word in (param.opts[0], one)]
+
+
+def _as_list(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, (list, tuple)) else [str(value)]
 
 
 def changes(*, shows: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
