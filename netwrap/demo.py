@@ -1,6 +1,6 @@
 """`netwrap demo`: the tutorial from its first command to its last, told with real processes and real packets.
 
-It runs inside a sandbox with a LAN and an internet around (sandbox.py has the map).
+It runs inside a sandbox with a LAN and an internet around (`sandbox.PICTURE` is the map).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import textwrap
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from netwrap.facts import Facts
 from netwrap.look import look, own_namespace, process
 from netwrap.spawn import spawn
 from netwrap.steps import shell_line
-from netwrap.terminal import read_key
+from netwrap.terminal import WIDTH, read_key
 from netwrap.views.diff import diff, lines
 
 SUBNET, GATEWAY, C1, C2 = "10.0.0.1/24", "10.0.0.1", "10.0.0.2", "10.0.0.3"
@@ -39,7 +40,7 @@ class Story:
         """A heading; with --step it waits for a key. Errors: NetwrapError where the user stops."""
         if self.step and read_key("\n  any key = go on, q = stop > ") in ("q", "\x03", "\x04"):
             raise NetwrapError("the demo is stopped at your word; its sandbox is gone", "netwrap demo")
-        say(f"\n== {title}\n   {text}\n")
+        say(f"\n== {title}\n{textwrap.fill(text, WIDTH, initial_indent='   ', subsequent_indent='   ')}\n")
 
     def netwrap(self, *words: str, changes: bool = True) -> None:
         """Runs a netwrap command as one types it. Errors: NetwrapError where it fails."""
@@ -78,7 +79,7 @@ def tell(*, step: bool) -> int:
     """Tells it; gives 0 where every test came out as it should and nothing is left."""
     story = Story(step)
     say("A throw-away host of its own, with a LAN and an internet around:")
-    say("\n".join("  " + li for li in (sandbox.__doc__ or "").splitlines() if "----" in li))
+    say(textwrap.indent(sandbox.PICTURE, "  "))
     servers = [_container(name) for name in ("c1", "c2", "c3")]
     before = look(servers)
     try:

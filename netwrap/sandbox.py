@@ -1,8 +1,5 @@
 """The throw-away host: private namespaces, set up like a freshly started machine, with a LAN and an internet around.
 
-    internet 203.0.113.1 ---- 203.0.113.254 gateway 192.168.50.1 ---- LAN ---- 192.168.50.10 eth0 of the host
-                                                                       `------ 192.168.50.20 neighbour
-
 The internet host knows a way back to the LAN, and none to the subnets of containers.
 """
 
@@ -20,6 +17,12 @@ from netwrap.spawn import require, spawn
 HOST, GATEWAY, NEIGHBOUR, LAN = "192.168.50.10", "192.168.50.1", "192.168.50.20", "192.168.50.0/24"
 INTERNET, UPLINK = "203.0.113.1", "203.0.113.254"
 STATE_DIR = "/run/netwrap"
+
+PICTURE = f"""\
+internet         gateway                        LAN
+{INTERNET} ---- {UPLINK}  {GATEWAY} --+-- {HOST} host, eth0
+                                               `-- {NEIGHBOUR} neighbour
+"""
 
 _MACHINE = """
 mount --make-rprivate /

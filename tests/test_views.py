@@ -13,16 +13,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toykernel import ToyKernel
 from toytables import split
 from world import World
 
+from netwrap import sandbox, terminal
 from netwrap.model import Netns
 from netwrap.steps import Plan, addr, iptables, link
 from netwrap.views import script
 from netwrap.views.diff import diff
 from netwrap.views.documents import dumps
-from netwrap.views.table import table
+from netwrap.views.table import fitted, table
 
 GOLDEN = Path(__file__).parent / "golden"
 CREATE = "network create --subnet 10.0.0.1/24 testbridge"
@@ -189,3 +192,89 @@ def test_a_second_rule_with_the_same_words_is_a_change() -> None:
     before = kernel.facts()
     kernel.do(step.do)
     assert "-A FORWARD" in diff(before, kernel.facts())
+
+
+# ---- a terminal's width
+
+WIDE = [["web", "10.0.0.2", "a rule with many words, " * 5], ["database", "10.0.0.3", ""]]
+
+
+def test_a_table_that_fits_is_whole() -> None:
+    assert fitted(("NAME", "IP", "WHY"), WIDE, 200) == (table(("NAME", "IP", "WHY"), WIDE), True)
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 100])
+def test_a_table_is_no_wider_than_the_terminal_and_no_line_of_it_is_broken(width: int) -> None:
+    text, whole = fitted(("NAME", "IP", "WHY"), WIDE, width)
+    lines = text.splitlines()
+    assert not whole
+    assert len(lines) == 1 + len(WIDE)
+    assert max(map(len, lines)) <= width
+    assert lines[1].endswith("…")
+
+
+def test_columns_that_matter_least_go_first_and_only_as_many_as_have_to() -> None:
+    head, row = ("NAME", "VETH", "MAC", "STATE"), ["web", "veth5b5fc03", "06:6e:0a:00:00:02", "up"]
+    assert fitted(head, [row], 30, drop=("VETH", "MAC")) == (
+        "NAME  MAC                STATE\nweb   06:6e:0a:00:00:02  up",
+        False,
+    )
+    assert fitted(head, [row], 20, drop=("VETH", "MAC")) == ("NAME  STATE\nweb   up", False)
+
+
+@given(st.lists(st.lists(st.text("ab c…", max_size=60), min_size=3, max_size=3), max_size=5), st.integers(12, 120))
+def test_no_cells_make_a_table_too_wide(rows: list[list[str]], width: int) -> None:
+    text, whole = fitted(("A", "B", "C"), rows, width, drop=("B",))
+    assert max(map(len, text.splitlines())) <= width
+    assert whole or len(text) < len(table(("A", "B", "C"), rows))
+    assert len(text.splitlines()) == 1 + len(rows)
+
+
+def test_sentences_are_wrapped_between_words_and_commands_are_not() -> None:
+    command = "+ iptables -w -t nat -A POSTROUTING " + "-m comment --comment netwrap:testbridge " * 3
+    sentence = "# A bridge is a switch in the kernel. " * 5
+    lines = terminal.wrapped(f"{command}\n{sentence}\n  left: {'x ' * 60}\n{'word ' * 30}").split("\n")
+    assert lines[0] == command
+    assert all(line.startswith("# ") and len(line) <= 80 for line in lines[1:4])
+    assert " ".join(line.removeprefix("# ") for line in lines[1:4]) == sentence.removeprefix("# ").strip()
+    assert lines[4].startswith("  left: ")
+    assert max(map(len, lines[5:])) <= 80
+    assert " ".join(" ".join(lines[5:]).split()) == ("word " * 30).strip()
+
+
+def test_what_is_said_is_wrapped_where_a_width_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "word " * 30
+    monkeypatch.delenv("COLUMNS", raising=False)
+    terminal.talk(long)
+    assert capsys.readouterr().err == long + "\n"  # a pipe: who greps wants the whole line
+    monkeypatch.setenv("COLUMNS", "50")
+    terminal.talk(long)
+    assert max(map(len, capsys.readouterr().err.splitlines())) <= 50
+    monkeypatch.setenv("COLUMNS", "400")
+    terminal.talk(long)
+    assert 70 < max(map(len, capsys.readouterr().err.splitlines())) <= 80
+    terminal.talk(long, as_it_is=True)
+    assert capsys.readouterr().err == long + "\n"
+
+
+def test_the_map_of_the_sandbox_fits_a_terminal() -> None:
+    lines = sandbox.PICTURE.splitlines()
+    assert max(len("  " + line) for line in lines) <= 80
+    for address in (sandbox.INTERNET, sandbox.UPLINK, sandbox.GATEWAY, sandbox.HOST, sandbox.NEIGHBOUR):
+        assert address in sandbox.PICTURE
+
+
+def test_ps_shows_who_may_use_a_port(connected: World) -> None:
+    connected.must("publish bird2 9000:90 --allow-from 10.1.0.0/24 --allow-from 10.2.0.0/24")
+    assert "8080:80/tcp 9000:90/tcp from 10.1.0.0/24,10.2.0.0/24  " in connected.must("ps")
+
+
+def test_network_list_shows_what_is_internal_and_what_is_linked(connected: World) -> None:
+    assert connected.must("network list").splitlines()[0].split()[-1] == "STATE"
+    for line in ("create --subnet 10.0.1.0/24 b", "create --subnet 10.0.2.0/24 inner --internal", "link b testbridge"):
+        connected.must(f"network {line}")
+    head, *rows = connected.must("network list").splitlines()
+    assert head.split()[-2:] == ["STATE", "NOTES"]
+    assert [row.split("up ", 1)[1].strip() for row in rows] == ["linked to b", "linked to testbridge", "internal"]

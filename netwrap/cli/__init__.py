@@ -119,5 +119,5 @@ def _command_path(arguments: list[str]) -> str:
 
 
 def _complain(message: str, hint: str, code: int) -> int:
-    talk(f"netwrap: {'; '.join(filter(None, map(str.strip, message.splitlines())))}\nhint: {hint}")
+    talk(f"netwrap: {'; '.join(filter(None, map(str.strip, message.splitlines())))}\nhint: {hint}", as_it_is=True)
     return code

@@ -5,10 +5,9 @@ from __future__ import annotations
 import typer
 
 from netwrap import checkup
-from netwrap.cli.common import Json, mode
+from netwrap.cli.common import Json, mode, show_table
 from netwrap.terminal import talk
 from netwrap.views.documents import dumps
-from netwrap.views.table import table
 
 
 def doctor(ctx: typer.Context, json: Json = False) -> None:
@@ -39,7 +38,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
             [f["from"], f["to"], f["ip"], f["how"], "yes" if f["works"] else "no", b]
             for f, b in zip(found, broken, strict=True)
         ]
-        print(table(head, rows))
+        show_table(head, rows, drop=("HOW",))
     raise typer.Exit(0 if all(f["works"] for f in found) else 1)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ from netwrap.desk import Mode
 from netwrap.errors import BadInput
 from netwrap.model import State
 from netwrap.steps import shell_line
+from netwrap.terminal import columns, talk
+from netwrap.views.table import fitted
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the commands as a bash script; change nothing. Needs no root.")
@@ -110,6 +113,15 @@ def changes(*, shows: bool = False) -> Callable[[Callable[..., None]], Callable[
         return command
 
     return decorate
+
+
+def show_table(head: Sequence[str], rows: Iterable[Sequence[object]], drop: Sequence[str] = ()) -> None:
+    """Prints a table; on a terminal that is too narrow, columns in `drop` go first, then the longest cells are cut."""
+    width = columns(sys.stdout)
+    text, whole = fitted(head, rows, width, drop)
+    print(text, flush=not whole)
+    if not whole:
+        talk(f"# cut to {width} columns; all of it:\n  {shell_line(['netwrap', *sys.argv[1:]])} | cat")
 
 
 def _state_dir(ctx: typer.Context) -> Path:

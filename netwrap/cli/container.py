@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,12 +19,12 @@ from netwrap.cli.common import (
     complete_network,
     complete_published,
     mode,
+    show_table,
 )
 from netwrap.desk import Mode
 from netwrap.errors import BadInput
 from netwrap.plan import ConnectWish
 from netwrap.views.documents import dumps
-from netwrap.views.table import table
 
 Net = Annotated[str, typer.Option("--net", help="The network.", autocompletion=complete_network, show_default=False)]
 SomeNet = Annotated[
@@ -143,7 +144,15 @@ def ps(ctx: typer.Context, json: Json = False) -> None:
         return
     head = ("NAME", "PID", "NETWORK", "IP", "IFNAME", "VETH", "PORTS", "STATE")
     keys = ("name", "pid", "net", "ip", "ifname", "veth")
-    print(table(head, [[*(e[k] for k in keys), " ".join(e["ports"]), e["state"]] for e in found]))
+    rows = [[*(e[k] for k in keys), " ".join(_published(e)), e["state"]] for e in found]
+    show_table(head, rows, drop=("VETH", "IFNAME", "PID"))
+
+
+def _published(endpoint: dict[str, Any]) -> Iterator[str]:
+    """Its ports, each with who may use it where that is not everybody."""
+    for spec in endpoint["ports"]:
+        allowed = endpoint["allow_from"].get(spec)
+        yield f"{spec} from {','.join(allowed)}" if allowed else spec
 
 
 @changes()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from netwrap import history
-from netwrap.cli.common import Json, changes, mode
+from netwrap.cli.common import Json, changes, mode, show_table
 from netwrap.desk import Mode
 from netwrap.terminal import talk
 from netwrap.views import documents
@@ -28,7 +28,7 @@ def log(
     if json:
         print(documents.dumps(found))
     elif isinstance(found, list):
-        print(table(("ID", "WHEN", "WHAT", "STATE"), [[o["id"], o["when"], o["what"], o["state"]] for o in found]))
+        show_table(("ID", "WHEN", "WHAT", "STATE"), [[o["id"], o["when"], o["what"], o["state"]] for o in found])
     else:
         print(f"{found['id']}  {found['when']}  {found['what']}  {found['state']}")
         rows = [[s["n"], s["state"], f"{s['do']}\n  undo: {s['undo'] or '-'}"] for s in found["steps"]]

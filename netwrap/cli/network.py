@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
 from netwrap import app as verbs
 from netwrap import parse
-from netwrap.cli.common import Json, changes, complete_driver, complete_linked, complete_network, mode
+from netwrap.cli.common import Json, changes, complete_driver, complete_linked, complete_network, mode, show_table
 from netwrap.desk import Mode
 from netwrap.plan import NetworkWish
 from netwrap.views.documents import dumps
-from netwrap.views.table import table
 
 app = typer.Typer(help="Create, list, inspect, link and remove networks.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The network's name.", autocompletion=complete_network, show_default=False)]
@@ -58,16 +58,22 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
     if json:
         print(dumps(found))
         return
-    head = ("NAME", "SUBNET", "GATEWAY", "DRIVER", "BRIDGE", "CONTAINERS", "STATE")
-    print(
-        table(
-            head,
-            [
-                [n["name"], n["subnet"], n["gateway"], n["driver"], n["bridge"], len(n["endpoints"]), n["state"]]
-                for n in found
-            ],
-        )
-    )
+    head = ["NAME", "SUBNET", "GATEWAY", "DRIVER", "BRIDGE", "CONTAINERS", "STATE"]
+    keys = ("name", "subnet", "gateway", "driver", "bridge")
+    rows = [[*(n[k] for k in keys), len(n["endpoints"]), n["state"]] for n in found]
+    notes = [" ".join(_notes(n)) for n in found]
+    if any(notes):
+        head.append("NOTES")
+        rows = [[*row, note] for row, note in zip(rows, notes, strict=True)]
+    show_table(head, rows, drop=("BRIDGE", "DRIVER", "GATEWAY"))
+
+
+def _notes(network: dict[str, Any]) -> Iterator[str]:
+    """What is special about a network."""
+    if network["internal"]:
+        yield "internal"
+    if network["links"]:
+        yield f"linked to {','.join(network['links'])}"
 
 
 @app.command()

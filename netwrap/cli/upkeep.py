@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from netwrap import upkeep
-from netwrap.cli.common import Json, changes, complete_network_or_container, mode
+from netwrap.cli.common import Json, changes, complete_network_or_container, mode, show_table
 from netwrap.desk import Mode
 from netwrap.terminal import talk
 from netwrap.views.documents import dumps
-from netwrap.views.table import table
 
 Name = Annotated[
     str | None,
@@ -35,7 +34,7 @@ def status(ctx: typer.Context, json: Json = False) -> None:
         for f in found:
             rows.append([f["object"], f["state"], f["drift"][0] if f["drift"] else "-"])
             rows += [["", "", line] for line in f["drift"][1:]]
-        print(table(("OBJECT", "STATE", "NO LONGER HOLDS"), rows))
+        show_table(("OBJECT", "STATE", "NO LONGER HOLDS"), rows)
     raise typer.Exit(0 if all(f["state"] == "up" for f in found) else 1)
 
 

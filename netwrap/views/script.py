@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from netwrap.steps import Plan, Step, is_undone_last, shell_line
 
-_WIDTH = 100
+_WIDTH = 80
 
 
 def script(plan: Plan) -> str:

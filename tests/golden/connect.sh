@@ -2,8 +2,9 @@
 # netwrap connect bird2 to testbridge
 set -e
 
-# Process 64560's network namespace gets the name bird2. The tutorial's link to /proc/64560/ns/net
-# would dangle when the process ends, and lead astray when its number is reused.
+# Process 64560's network namespace gets the name bird2. The tutorial's link to
+# /proc/64560/ns/net would dangle when the process ends, and lead astray when
+# its number is reused.
 ip netns attach bird2 64560
 
 # A veth pair is a cable: veth5b5fc03 stays here, peer5b5fc03 goes to bird2.
@@ -18,8 +19,8 @@ ip link set dev veth5b5fc03 up
 # The other end goes into bird2 and is called eth0 there, as programs expect.
 ip link set dev peer5b5fc03 netns bird2 name eth0
 
-# bird2 has 127.0.0.1. The kernel would add it with the next step; said by hand it can be taken
-# back.
+# bird2 has 127.0.0.1. The kernel would add it with the next step; said by hand
+# it can be taken back.
 ip -n bird2 addr add 127.0.0.1/8 dev lo
 
 # The loopback link of bird2: it can talk to itself.
@@ -34,30 +35,34 @@ ip -n bird2 addr add 10.0.0.2/24 dev eth0
 # Whatever is not in 10.0.0.0/24 leaves bird2 by the gateway 10.0.0.1.
 ip -n bird2 route add default via 10.0.0.1 dev eth0
 
-# Nothing from outside may be addressed to 127.0.0.0/8; the next setting would open that door
-# (CVE-2020-8558).
+# Nothing from outside may be addressed to 127.0.0.0/8; the next setting would
+# open that door (CVE-2020-8558).
 iptables -w -t raw -I PREROUTING -d 127.0.0.0/8 ! -i lo -m comment --comment netwrap:testbridge -j DROP
 
 # Nor may anything from outside claim to come from there.
 iptables -w -t raw -I PREROUTING -s 127.0.0.0/8 ! -i lo -m comment --comment netwrap:testbridge -j DROP
 
-# Lets the host's packets from 127.0.0.1 leave by testbridge: `127.0.0.1:PORT` reaches a container.
+# Lets the host's packets from 127.0.0.1 leave by testbridge: `127.0.0.1:PORT`
+# reaches a container.
 sysctl net.ipv4.conf.testbridge.route_localnet=1
 
-# A container cannot answer 127.0.0.1: such packets get the bridge's address 10.0.0.1.
+# A container cannot answer 127.0.0.1: such packets get the bridge's address
+# 10.0.0.1.
 iptables -w -t nat -A POSTROUTING -s 127.0.0.0/8 -o testbridge -m conntrack --ctstate DNAT -m comment --comment netwrap:testbridge -j MASQUERADE
 
-# A container of testbridge that calls a port published by another, or by itself: the answer must
-# come back through the host, or it is not recognized.
+# A container of testbridge that calls a port published by another, or by
+# itself: the answer must come back through the host, or it is not recognized.
 iptables -w -t nat -A POSTROUTING -s 10.0.0.0/24 -o testbridge -m conntrack --ctstate DNAT -m comment --comment netwrap:testbridge -j MASQUERADE
 
-# bird2 may call its own published port: with br_netfilter the frame leaves by the port that it came
-# in.
+# bird2 may call its own published port: with br_netfilter the frame leaves by
+# the port that it came in.
 ip link set dev veth5b5fc03 type bridge_slave hairpin on
 
-# 8080:80/tcp leads to bird2, for who comes from outside. Only for addresses of this host: without
-# dst-type LOCAL the rule would catch traffic to other machines' ports too.
+# 8080:80/tcp leads to bird2, for who comes from outside. Only for addresses of
+# this host: without dst-type LOCAL the rule would catch traffic to other
+# machines' ports too.
 iptables -w -t nat -A PREROUTING -p tcp -m tcp --dport 8080 -m addrtype --dst-type LOCAL -m comment --comment netwrap:bird2/testbridge -j DNAT --to-destination 10.0.0.2:80
 
-# 8080:80/tcp leads to bird2, for the host itself: its own packets never pass PREROUTING.
+# 8080:80/tcp leads to bird2, for the host itself: its own packets never pass
+# PREROUTING.
 iptables -w -t nat -A OUTPUT -p tcp -m tcp --dport 8080 -m addrtype --dst-type LOCAL -m comment --comment netwrap:bird2/testbridge -j DNAT --to-destination 10.0.0.2:80

@@ -17,7 +17,8 @@ ip link set dev veth5b5fc03 up
 # The other end goes into web and is called eth0 there, as programs expect.
 ip link set dev peer5b5fc03 netns web name eth0
 
-# web has 127.0.0.1. The kernel would add it with the next step; said by hand it can be taken back.
+# web has 127.0.0.1. The kernel would add it with the next step; said by hand it
+# can be taken back.
 ip -n web addr add 127.0.0.1/8 dev lo
 
 # The loopback link of web: it can talk to itself.
