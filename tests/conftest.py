@@ -15,6 +15,12 @@ settings.register_profile("netwrap", deadline=None, max_examples=50)
 settings.load_profile("netwrap")
 
 
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No width for sentences: pytest-xdist sets one for its workers."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def quick_path() -> Iterator[Path]:
     """A directory of the test's own, in memory where the machine has that."""

@@ -246,7 +246,6 @@ def test_what_is_said_is_wrapped_where_a_width_is_known(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     long = "word " * 30
-    monkeypatch.delenv("COLUMNS", raising=False)
     terminal.talk(long)
     assert capsys.readouterr().err == long + "\n"  # a pipe: who greps wants the whole line
     monkeypatch.setenv("COLUMNS", "50")
