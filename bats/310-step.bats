@@ -23,20 +23,38 @@ questions() { grep -c 'q = stop' <<<"$ERR" || true; }
         done
         # What it changed stands between this question and the next why.
         changed=${rest%%$'\n# '*}
-        [[ $changed == *$'\n  + '* || $changed == *"no change"* ]]
+        [ "$(grep -c '^  + ' <<<"$changed")" -ge 1 ]
+        [ -z "$(grep '^  [+-] ' <<<"$changed" | sort | uniq -d)" ] # each change once
     done
     [[ $ERR == *"+ addr 10.0.0.1/24 dev net1"* ]]
     [[ $ERR == *"+ sysctl net.ipv4.conf.all.forwarding = 1"* ]]
     [[ $ERR != *"no change"* ]]
 }
 
-@test "q stops before the step it is asked for, and rolls back what was done" {
+@test "step mode shows tables of routes, and rules that lead to them" {
+    container
+    netwrap network create --subnet 10.0.0.1/24 net1 --quiet
+    netwrap network create --subnet 10.0.1.1/24 net2 --quiet
+    netwrap connect --net net1 --pid "$PID" --name web --quiet
+    on_a_terminal '\r' connect --net net2 --pid "$PID" --step
+    [ "$CODE" -eq 0 ]
+    [ "$(grep -c '^  + \[web\] route default via 10.0.1.1 dev eth1 table 102$' <<<"$ERR")" -eq 1 ]
+    [ "$(grep -c '^  + \[web\] rule from 10.0.1.2 table 102$' <<<"$ERR")" -eq 1 ]
+    [[ $ERR != *"no change"* ]]
+}
+
+@test "q stops before the step it is asked for, and rolls back what was done and nothing else" {
     netwrap network create --subnet 10.0.0.1/24 net1 --quiet
     container
     before=$(kernel_state)
-    for keys in q '\rq' '\r\r\r\r\r\r\r\rq'; do
-        on_a_terminal "$keys" connect --net net1 --pid "$PID" --name web -p 8080:80 --step
+    for keys in q '\rq' '\r\r\r\r\r\r\r\rq' "$(printf '\\r%.0s' {1..15})q"; do
+        nw connect --net net1 --pid "$PID" --name web -p 8080:80 -p 5300:53/udp --dry-run --json
+        steps=$OUT
+        on_a_terminal "$keys" connect --net net1 --pid "$PID" --name web -p 8080:80 -p 5300:53/udp --step
         [ "$CODE" -eq 130 ]
+        ran=$(($(grep -o '\\r' <<<"$keys" | wc -l)))
+        same "$(jq -r ".[:$ran][].undo" <<<"$steps" | sed "s/\\$\\$/PID/" | sort)" \
+            "$(sed -n '/^# rolling back/,$s/^+ //p' <<<"$ERR" | sed 's/netns [0-9]* name/netns PID name/' | sort)"
         [ -z "$OUT" ]
         same "$before" "$(kernel_state)"
         [ "$(netwrap ps --json)" = "[]" ]

@@ -18,7 +18,7 @@ from netwrap.model import Container, Endpoint, Netns, Publication, PublishedPort
 from netwrap.plan import ConnectWish, NetworkWish
 from netwrap.session import changing, reading
 from netwrap.spawn import spawn
-from netwrap.undo import closure
+from netwrap.undo import closure, foundation
 from netwrap.views import documents
 
 ENGINES = ("docker", "podman", "nerdctl")
@@ -225,7 +225,8 @@ def _endpoint(desk: Desk, state: State, seen: Facts, found: Endpoint) -> dict[st
     container = state.container(found.container)
     ports = [p.owner for p in state.publications if (p.container, p.network) == (found.container, found.network)]
     place = f"{found.container}/{found.network}"
-    owners = [found.owner, container.owner, f"hairpin:{place}", f"replies:{place}", *ports]
+    built_upon = foundation([found.owner, *ports])  # a container whose network has drifted may reach nobody
+    owners = [*built_upon, f"hairpin:{place}", f"replies:{place}"]
     entries = desk.store.entries(owners=owners)
     how = health.container_state(container, health.is_drifted(entries, seen), seen)
     return documents.endpoint(found, container, state, how)

@@ -303,7 +303,8 @@ class Desk:
         for found in self.store.operations():
             if found.state == "running":
                 does = "finished" if found.kind == "teardown" else "rolled back"
-                talk(f"netwrap: operation {found.id}, {found.title}, was cut off; it is {does} first")
+                is_ = "would be" if self.mode.dry_run else "is"
+                talk(f"netwrap: operation {found.id}, {found.title}, was cut off; it {is_} {does} first")
                 if found.kind != "teardown":
                     self.roll_back(found.id, found.title)
                 else:

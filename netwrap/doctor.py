@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 from netwrap import firewall
-from netwrap.drift import Finding, drifted, jump_of, left_over
+from netwrap.drift import REPAIR, Finding, drifted, jump_of, left_over, once
 from netwrap.facts import Facts, holds
 from netwrap.model import PublishedPort, State
 from netwrap.steps import shell_line, sysctl
@@ -38,7 +38,7 @@ def findings(machine: Machine, seen: Facts, state: State, entries: Iterable[Entr
     """Everything that is wrong, and what is only worth knowing."""
     standing = [e for e in entries if e.state != "undone"]
     off = {key: name for name in _forwarders(seen, state) if seen.sysctls.get(key := _forwarding_of(name)) == "0"}
-    return [
+    found = [
         *_tools(machine),
         *_forwarding(off, state),
         *drifted(standing, seen, state, off),
@@ -50,6 +50,7 @@ def findings(machine: Machine, seen: Facts, state: State, entries: Iterable[Entr
         *left_over(standing, seen, state),
         *_shadowed(seen, state),
     ]
+    return once(found)
 
 
 def _tools(machine: Machine) -> Iterator[Finding]:
@@ -93,7 +94,10 @@ def _forwarding_of(name: str) -> str:
 
 def _forwarding(off: dict[str, str], state: State) -> Iterator[Finding]:
     """`off`: the keys that are 0, and whose they are."""
+    everything = _forwarding_of("all")
     for key, name in off.items():
+        if everything in off and name != "all":  # turning it on for all turns it on for each (ip-sysctl.rst)
+            continue
         if name != "all":
             why = f"What comes by {name} is not passed on: connections by it break, of containers and to their ports."
         elif state.networks:
@@ -103,12 +107,12 @@ def _forwarding(off: dict[str, str], state: State) -> Iterator[Finding]:
             )
         else:
             why = "The host passes no packets on. The first network here turns it on, the last one off again."
+        fix = REPAIR if name == "all" else shell_line(("sysctl", f"{key}=1"))
         yield Finding(
             "ip_forward",
             f"{key} is 0" + (" (net.ipv4.ip_forward)" if name == "all" else ""),
             why,
-            shell_line(("sysctl", f"{key}=1" if state.networks else key))
-            + ("" if state.networks else "  # nothing to mend"),
+            fix if state.networks else None,
             wrong=bool(state.networks),
         )
 
@@ -133,7 +137,7 @@ def _forward_policy(seen: Facts, state: State, standing: list[Entry]) -> Iterato
             "It cuts off the bridges of others. Those of netwrap do not suffer: its chain decides first."
             if state.networks
             else "It does not concern networks of netwrap: their chain will decide first.",
-            "iptables -S FORWARD  # nothing to mend",
+            None,
             wrong=False,
         )
     for hook in seen.hooks:
@@ -171,8 +175,9 @@ def _settings(machine: Machine, seen: Facts, state: State) -> Iterator[Finding]:
         yield Finding(
             "br_netfilter",
             "net.bridge.bridge-nf-call-iptables is 1: frames between two containers of one bridge pass FORWARD too",
-            "Bridges of others may be cut off by a FORWARD policy of DROP. netwrap has rules for its own.",
-            "sysctl net.bridge.bridge-nf-call-iptables  # nothing to mend; Kubernetes needs it on",
+            "Bridges of others may be cut off by a FORWARD policy of DROP. netwrap has rules for its own. "
+            "Kubernetes needs it on.",
+            None,
             wrong=False,
         )
     if machine.no_user_namespaces:
@@ -180,7 +185,7 @@ def _settings(machine: Machine, seen: Facts, state: State) -> Iterator[Finding]:
             "user namespaces",
             f"ordinary users may not make user namespaces here: {machine.no_user_namespaces}",
             "`netwrap sandbox` and `netwrap demo` need root then.",
-            f"sysctl {_allowing(machine.no_user_namespaces)}  # or: sudo netwrap sandbox",
+            f"sysctl {_allowing(machine.no_user_namespaces)}",
             wrong=False,
         )
 
@@ -198,8 +203,9 @@ def _backends(machine: Machine) -> Iterator[Finding]:
             f"iptables is the {machine.backend} one here, and there are rules or policies of the {other} one "
             f"too (table {', '.join(tables)})",
             "A packet has to pass both, and each shows its own rules only: what netwrap accepts may be dropped by "
-            "what `iptables -S` does not show.",
-            f"iptables-{other}-save  # whose are they? one backend for all: update-alternatives --config iptables",
+            f"what `iptables -S` does not show. Whose are they (iptables-{other}-save)? One backend for all is best: "
+            "update-alternatives --config iptables.",
+            None,
         )
 
 
@@ -214,8 +220,10 @@ def _overlaps(seen: Facts, state: State) -> Iterator[Finding]:
                     "overlap",
                     f"network {network.name!r} ({network.subnet}) overlaps a route of this machine: {route.dst} dev "
                     f"{route.dev or '-'}",
-                    "Packets go by the narrower of the two: the containers, or that LAN or VPN, cannot be reached.",
-                    f"netwrap network remove --force {network.name}  # and create it again without --subnet",
+                    "Packets go by the narrower of the two: the containers, or that LAN or VPN, cannot be reached. One "
+                    f"of them has to move: `netwrap network remove --force {network.name}` and create it again without "
+                    "--subnet, or take that route away. Which one?",
+                    None,
                 )
 
 
@@ -226,7 +234,7 @@ def _managers(machine: Machine, state: State) -> Iterator[Finding]:
         links = [link for m, link, _ in machine.grabs if m == manager]
         files = dict.fromkeys(file for m, _, file in machine.grabs if m == manager)
         names = ["veth*", "peer*", *sorted(bridges | {name for name in links if not name.startswith("veth")})]
-        mend = (
+        fix = (
             f"printf '[keyfile]\\nunmanaged-devices={';'.join(f'interface-name:{name}' for name in names)}\\n' | "
             "sudo tee /etc/NetworkManager/conf.d/netwrap.conf && nmcli general reload"
             if manager == "NetworkManager"
@@ -237,7 +245,7 @@ def _managers(machine: Machine, state: State) -> Iterator[Finding]:
             "network manager",
             f"{manager} takes {', '.join(links)} for its own ({', '.join(files)})",
             "It may give the links other addresses, or take away ours, at any time.",
-            mend,
+            fix,
         )
 
 
@@ -250,7 +258,8 @@ def _shadowed(seen: Facts, state: State) -> Iterator[Finding]:
                 yield Finding(
                     "shadowed port",
                     f"{publication.port.spec} of {publication.container}: a socket of this host listens on {where} too",
-                    "Who calls that port reaches the container, and never the service that listens there.",
-                    f"ss -lnp 'sport = :{listener.port}'  # who listens; or: netwrap unpublish "
-                    f"{publication.container} {publication.port.spec}",
+                    "Who calls that port reaches the container, and never the service that listens there. Which one is "
+                    f"to have it? Who listens: `ss -lnp 'sport = :{listener.port}'`; to give the port back: "
+                    f"`netwrap unpublish {publication.container} {publication.port.spec}`.",
+                    None,
                 )

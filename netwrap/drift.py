@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from netwrap import firewall, health
-from netwrap.facts import Facts, Rule, same_rule
+from netwrap.errors import NetwrapError
+from netwrap.facts import Facts, Rule, renamed, same_rule
 from netwrap.foresee import after
-from netwrap.mend import again
+from netwrap.mend import chain_names, lost_chains, repair
 from netwrap.model import LINK_GROUP, State
 from netwrap.steps import Step, shell_line
 from netwrap.undo import Entry, whose
@@ -16,12 +17,13 @@ from netwrap.undo import Entry, whose
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing: what is so, why it matters, and the command that mends it. A note needs no mending."""
+    """One thing: what is so, why it matters, and the command that mends it; None where there is none that may be run
+    without a question. A note is not wrong."""
 
     name: str
     what: str
     why: str
-    mend: str
+    fix: str | None
     wrong: bool = True
 
 
@@ -31,35 +33,81 @@ def jump_of(standing: Iterable[Entry]) -> Step | None:
     return next((step for step in of_host if step.probe.key[:2] == ("filter", "FORWARD")), None)
 
 
-def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collection[str]) -> Iterator[Finding]:
-    """Steps that no longer hold, apart from those of containers that are gone and the `covered` kernel settings.
+REPAIR = "netwrap repair"
 
-    In the order of their making, and each command for the machine as those before it leave it: a rule has a place.
-    """
-    gone = {("container", name) for name, container in state.containers.items() if health.is_gone(container, seen)}
+
+def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collection[str]) -> Iterator[Finding]:
+    """Steps that no longer hold, apart from those of containers that are gone and the `covered` kernel settings: one
+    finding for all that `repair` runs again, and one for each part that it cannot."""
     jump = jump_of(standing)
-    for entry in health.drifted(standing, seen):
-        step = entry.step
-        if step.probe.key[0] in covered or whose(step.owner) in gone:
-            continue
-        mended = again(step, standing, seen, state)
-        seen = after(seen, [mended])
-        if step is jump:
-            policy = seen.policies.get(("filter", "FORWARD"), "ACCEPT")
-            yield Finding(
-                "FORWARD",
-                f"the rule that leads from FORWARD to netwrap's chain is gone; FORWARD has policy {policy} "
-                f"({firewall.by_whom(seen, 'FORWARD')})",
-                "Nobody is let in or kept out by netwrap any more: containers reach nothing, or everybody reaches "
-                "them.",
-                mended.do.text(),
-            )
-        else:
-            yield Finding("drifted", f"missing: {step.do.text()}", step.why, mended.do.text())
+    lost = _lost(standing, seen, state)
+    refused = dict(_refused(lost, standing, seen, state))
+    yield from refused.values()
+    lost = [s for s in lost if s.probe.key[0] not in covered and whose(s.owner) not in refused]
+    if jump is not None and jump in lost:
+        policy = seen.policies.get(("filter", "FORWARD"), "ACCEPT")
+        yield Finding(
+            "FORWARD",
+            f"the rule that leads from FORWARD to netwrap's chain is gone; FORWARD has policy {policy} "
+            f"({firewall.by_whom(seen, 'FORWARD')})",
+            "Nobody is let in or kept out by netwrap any more: containers reach nothing, or everybody reaches them.",
+            REPAIR,
+        )
+    others = [step for step in lost if step is not jump]
+    if len(others) == 1:
+        yield Finding("drifted", f"missing: {others[0].do.text()}", others[0].why, REPAIR)
+    elif others:
+        yield Finding(
+            "drifted",
+            f"{len(others)} steps of netwrap's no longer hold: {_some([step.do.text() for step in others])}",
+            "Somebody has undone them: containers may be cut off, or open to others. `netwrap status` names each.",
+            REPAIR,
+        )
+
+
+def _lost(standing: list[Entry], seen: Facts, state: State) -> list[Step]:
+    gone = {("container", name) for name, container in state.containers.items() if health.is_gone(container, seen)}
+    return [e.step for e in health.drifted(standing, seen) if whose(e.step.owner) not in gone]
+
+
+def _some(texts: list[str], most: int = 3) -> str:
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return "; ".join([*texts[:most], *more])
+
+
+def _refused(
+    lost: list[Step], standing: list[Entry], seen: Facts, state: State
+) -> Iterator[tuple[tuple[str, str], Finding]]:
+    """The parts that `repair` would not mend, each with its reason."""
+    for part in sorted({whose(step.owner) for step in lost}):
+        entries = [entry for entry in standing if whose(entry.step.owner) == part]
+        try:
+            repair(f"repair {part[1] or part[0]}", entries, standing, seen, state)
+        except NetwrapError as error:
+            yield part, Finding("drifted", error.message, f"`{REPAIR}` cannot mend that: {error.hint}", None)
+
+
+def once(found: Iterable[Finding]) -> list[Finding]:
+    """The findings with one for all that `repair` mends: it is run once."""
+    found = list(found)
+    mended = [f for f in found if f.fix == REPAIR]
+    if len(mended) < 2:
+        return found
+    names = list(dict.fromkeys(f.name for f in mended))
+    one = Finding(
+        names[0] if len(names) == 1 else "drifted",
+        "; ".join(f.what for f in mended),
+        " ".join(dict.fromkeys(f.why for f in mended)),
+        REPAIR,
+    )
+    return [one if f is mended[0] else f for f in found if f is mended[0] or f not in mended]
 
 
 def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Finding]:
-    """What containers that are gone have left, and what no journal of this state knows; rules before their chains."""
+    """What containers that are gone have left, and what no journal of this state knows; rules before their chains.
+
+    What `repair` gives its name back is none of it.
+    """
     for container in state.containers.values():
         if health.is_gone(container, seen):
             who = f"process {container.pid}" if container.pid else "its namespace"
@@ -69,12 +117,14 @@ def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Find
                 "The address is not given out again, and a port that it published leads nowhere.",
                 f"netwrap disconnect {container.name}",
             )
-    known = {e.step.probe.key[0] for e in standing if e.step.probe.kind == "link" and e.step.probe.ns is None}
+    links = [e.step.probe for e in standing if e.step.probe.kind == "link" and e.step.probe.ns is None]
+    known = {probe.key[0] for probe in links} | {other.name for p in links if (other := renamed(p, seen)) is not None}
     for name, link in seen.host.links.items():
         if link.group == str(LINK_GROUP) and name not in known:
             yield Finding(
                 "leftover", f"link {name} is nobody's", _NOBODYS, shell_line(("ip", "link", "del", "dev", name))
             )
+    seen = after(seen, chain_names(lost_chains(standing, seen), standing, seen))
     chains = _lost_chains(standing, seen)
     for table, chain, rule in _lost_rules(standing, seen, chains):
         line = shell_line(("iptables", "-w", "-t", table, "-D", chain, *rule))

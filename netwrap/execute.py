@@ -159,11 +159,16 @@ class Ask(Shell):
         self._before: Facts | None = None
         self._asking = True
 
-    def run(self, steps: Sequence[Step]) -> None:
-        """Asks before each step. Errors: Interrupted where the user stops."""
+    def check(self, steps: Sequence[Step]) -> None:
+        """Asks before each step: what the user stops at is not in the journal. Raises Interrupted."""
         for step in steps:
             if self._asking:
                 self._ask(step)
+        super().check(steps)
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Runs each step, and shows what it changed unless the user has asked for all the rest."""
+        for step in steps:
             if self._asking:
                 before = self._before or self._look()
                 super().run((step,))

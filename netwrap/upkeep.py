@@ -26,7 +26,8 @@ def clear(desk: Desk) -> list[str]:
     gone = _gone(state)
     names = [container.name for container in gone]
     if gone:
-        talk(f"netwrap: {', '.join(names)}: gone; what it left is released")
+        is_ = "would be" if desk.mode.dry_run else "is"
+        talk(f"netwrap: {', '.join(names)}: gone; what it left {is_} released")
         owners = closure((o for c in gone for o in _owners_of(c, state)), state.owners)
         desk.take_down(f"gc {' '.join(names)}", owners, first=True)
     return names

@@ -69,9 +69,9 @@ def states(world: World) -> tuple[str, str]:
     ("happened", "wanted"),
     [
         ([], ("up", "up")),
-        (["ip link set dev testbridge down"], ("drifted", "up")),
-        (["sysctl net.ipv4.conf.all.forwarding=0"], ("drifted", "up")),
-        (["sysctl net.ipv4.conf.testbridge.route_localnet=0"], ("drifted", "up")),
+        (["ip link set dev testbridge down"], ("drifted", "drifted")),
+        (["sysctl net.ipv4.conf.all.forwarding=0"], ("drifted", "drifted")),
+        (["sysctl net.ipv4.conf.testbridge.route_localnet=0"], ("drifted", "drifted")),
         (["ip link set dev veth5b5fc03 down"], ("up", "drifted")),
         (["ip -n bird2 route del default via 10.0.0.1 dev eth0"], ("up", "drifted")),
         (["ip link set dev veth5b5fc03 type bridge_slave hairpin off"], ("up", "drifted")),
@@ -101,6 +101,16 @@ def test_a_flushed_chain_is_drift(world: World) -> None:
     assert states(world) == ("up", "drifted")
     world.kernel.tables.chains["filter", "NETWRAP"].clear()
     assert states(world) == ("drifted", "drifted")
+
+
+@pytest.mark.parametrize(("chain", "state"), [("FORWARD", "drifted"), ("NETWRAP", "drifted"), ("NETWRAP-second", "up")])
+def test_a_container_is_drifted_where_what_it_is_built_upon_is(chain: str, state: str, world: World) -> None:
+    world.must(CREATE)
+    world.must(CONNECT)
+    world.must("network create --subnet 10.0.1.1/24 second")
+    world.kernel.tables.chains["filter", chain].clear()
+    (endpoint,) = json.loads(world.must("ps --json"))
+    assert endpoint["state"] == state
 
 
 def test_a_bridge_that_somebody_else_made_in_its_place_is_drift(world: World) -> None:

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "firewall": {"facts", "steps", "model"},
     "drivers": {"steps", "facts", "model", "errors"},
     "mend": {"drivers", "foresee", "health", "undo", "facts", "steps", "model", "errors"},
-    "drift": {"foresee", "mend", "firewall", "health", "undo", "facts", "steps", "model"},
+    "drift": {"foresee", "mend", "firewall", "health", "undo", "facts", "steps", "model", "errors"},
     "doctor": {"drift", "firewall", "undo", "facts", "steps", "model"},
     "check": {"drift", "mend", "firewall", "health", "undo", "facts", "steps", "model"},
     "plan": {"drivers", "firewall", "steps", "ipam", "facts", "model", "errors"},

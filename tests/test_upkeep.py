@@ -97,3 +97,14 @@ def test_a_network_made_after_the_rules_were_flushed_makes_the_hosts_anew_in_the
     assert world.netwrap("status").code == 0
     world.must(f"network remove --force testbridge second third{batch}")
     assert world.kernel.snapshot() == start
+
+
+def test_a_dry_run_says_what_would_be_released(world: World) -> None:
+    world.must("network create --subnet 10.0.0.1/24 n --quiet")
+    world.must("connect --pid 64560 --name c1 --net n --quiet")
+    world.prepare("end 64560")
+    for command in ("gc", "repair", "network remove n", "connect --pid 64561 --net n"):
+        said = world.netwrap(f"{command} --dry-run").err
+        assert "netwrap: c1: gone; what it left would be released\n" in said
+        assert " is released" not in said
+    assert "what it left is released" in world.netwrap("gc").err

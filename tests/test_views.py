@@ -19,7 +19,7 @@ from toykernel import ToyKernel
 from toytables import split
 from world import World
 
-from netwrap import sandbox, terminal
+from netwrap import facts, look, sandbox, terminal
 from netwrap.model import Netns
 from netwrap.steps import Plan, addr, iptables, link
 from netwrap.views import script
@@ -156,6 +156,8 @@ CHANGES = [
     ("ip netns add lab", ["+ netns lab"]),
     ("iptables -w -N NETWRAP", ["+ filter: chain NETWRAP"]),
     ("iptables -w -t nat -A OUTPUT -p tcp -j RETURN", ["+ nat: -A OUTPUT -p tcp -j RETURN"]),
+    ("ip route add default via 192.168.1.9 dev eth0 table 102", ["+ route default via 192.168.1.9 dev eth0 table 102"]),
+    ("ip rule add from 10.0.0.2 table 102", ["+ rule from 10.0.0.2 table 102"]),
     (
         "sysctl net.ipv4.conf.eth0.route_localnet=1",
         ["- sysctl net.ipv4.conf.eth0.route_localnet = 0", "+ sysctl net.ipv4.conf.eth0.route_localnet = 1"],
@@ -183,6 +185,30 @@ def test_a_change_inside_a_namespace_is_shown_with_its_name() -> None:
 def test_no_change_is_said_in_a_sentence() -> None:
     kernel = ToyKernel()
     assert diff(kernel.facts(), kernel.facts()) == "  (no change that netwrap looks at)"
+
+
+def test_other_names_groups_and_bridge_ports_are_shown() -> None:
+    kernel = ToyKernel()
+    kernel.run(split("ip link add name br address 02:00:00:00:00:07 group 28279 type bridge"))
+    kernel.run(split("ip link set dev eth0 master br"))
+    before = kernel.facts()
+    kernel.host.links["br"].altnames = ("office",)
+    kernel.run(split("ip link set dev eth0 type bridge_slave hairpin on"))
+    assert sorted(diff(before, kernel.facts()).splitlines(), reverse=True) == [
+        "  - link eth0 52:54:00:00:00:10 up mtu 1500 master br",
+        "  - link br bridge down mtu 1500 group 28279",
+        "  + link eth0 52:54:00:00:00:10 up mtu 1500 master br hairpin on",
+        "  + link br bridge down mtu 1500 group 28279 altname office",
+    ]
+
+
+def test_the_toy_kernel_is_looked_at_as_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {facts.SPACE: "[]\n[]\n[]\n", facts.RULES: ""}
+    monkeypatch.setattr(look, "spawn", lambda words, *_: answers[tuple(words)])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    seen, toy = look.look(), ToyKernel().facts()
+    assert seen.spaces == {seen.inode: seen.host}
+    assert toy.spaces == {toy.inode: toy.host}  # what is in there twice is not shown twice
 
 
 def test_a_second_rule_with_the_same_words_is_a_change() -> None:

@@ -72,7 +72,7 @@ class ToyKernel:
     ) -> Facts:
         """A look at the machine, at processes and into namespaces, as netwrap.look gives it."""
         processes = {pid: self.processes[pid] for pid in pids if pid in self.processes}
-        inodes = {p.inode for p in processes.values()} | {self.handles.get(n.name, 0) for n in namespaces}
+        inodes = {HOST, *(p.inode for p in processes.values())} | {self.handles.get(n.name, 0) for n in namespaces}
         return Facts(
             host=self._space(self.host),
             inode=HOST,

@@ -22,7 +22,7 @@ class ToyLink:
     kind: str = ""
     up: bool = False
     master: str | None = None
-    group: str = "default"
+    group: str = "0"
     mtu: int = 1500
     mtu_is_set: bool = False
     hairpin: bool = False

@@ -21,7 +21,7 @@ def doctor(ctx: typer.Context, json: Json = False) -> None:
     else:
         for f in found:
             print(f"{'wrong' if f['wrong'] else 'note'}: {f['name']}: {f['what']}")
-            print(f"  why: {f['why']}\n  mend: {f['mend']}\n")
+            print(f"  why: {f['why']}\n" + (f"  fix: {f['fix']}\n" if f["fix"] else ""))
         print(f"{wrong} thing{'' if wrong == 1 else 's'} to mend" if wrong else "all well")
     raise typer.Exit(1 if wrong else 0)
 

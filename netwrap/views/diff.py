@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from netwrap.facts import Facts, Link, Space
+from netwrap.facts import Facts, Link, Route, Space
 
 _BUILT_IN = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 """iptables makes these when it first looks into a table, and they stay."""
@@ -26,6 +26,8 @@ def lines(seen: Facts) -> Iterator[str]:
     for name in seen.handles:
         yield f"netns {name}"
     for inode, space in seen.spaces.items():
+        if inode == seen.inode:  # the host's, which is told already
+            continue
         yield from _space(f"[{names.get(inode, inode)}] ", space)
     for (table, chain), rules in seen.rules.items():
         if chain not in _BUILT_IN:
@@ -42,12 +44,28 @@ def _space(where: str, space: Space) -> Iterator[str]:
     for dev, cidr in sorted(space.addrs):
         yield f"{where}addr {cidr} dev {dev}"
     for route in space.routes:
-        if route.table == "main":
-            via = f" via {route.via}" if route.via else ""
-            yield f"{where}route {route.dst}{via} dev {route.dev}"
+        if route.table != "local":  # the kernel's own, one or more for each address
+            yield f"{where}route {_route(route)}"
+    for source, table in sorted(space.policy):
+        if (source, table) not in _POLICY:
+            yield f"{where}rule from {source} table {table}"
+
+
+_POLICY = {("all", table) for table in ("local", "main", "default")}
+"""The rules that each namespace begins with (ip-rule(8))."""
+
+
+def _route(route: Route) -> str:
+    via = f" via {route.via}" if route.via else ""
+    dev = f" dev {route.dev}" if route.dev else ""
+    table = f" table {route.table}" if route.table != "main" else ""
+    return f"{route.dst}{via}{dev}{table}"
 
 
 def _link(link: Link) -> str:
-    master = f" master {link.master}" if link.master else ""
-    hairpin = " hairpin on" if link.hairpin else ""
-    return f"link {link.name} {link.kind or link.mac} {'up' if link.up else 'down'} mtu {link.mtu}{master}{hairpin}"
+    words = [f"link {link.name} {link.kind or link.mac} {'up' if link.up else 'down'} mtu {link.mtu}"]
+    words += [f"master {link.master}"] if link.master else []
+    words += ["hairpin on"] if link.hairpin else []
+    words += [f"group {link.group}"] if link.group != "0" else []
+    words += [f"altname {name}" for name in link.altnames]
+    return " ".join(words)
