@@ -234,6 +234,77 @@ reaches_in_time() { at "$1" ping -c 1 -W 1 "$2"; }
     same "$before" "$(kernel_state)"
 }
 
+@test "--hold disconnects what it has connected, whoever the namespace is known as" {
+    local before dir=$BATS_TEST_TMPDIR/hold first second number
+    network
+    network other 10.0.1.1/24
+    container
+    first=$PID
+    second=$(host bash -c "nsenter -t $first -n sleep 100000 >/dev/null 2>&1 3>&- & echo \$!")
+    wait_for host grep -qx sleep "/proc/$second/comm"
+    netwrap connect --quiet --net testbridge --pid "$first" --name web
+    before=$(kernel_state)
+    # known under another pid, on a network of its own; once by the end of the process, once by a signal
+    background "$dir" connect --quiet --hold --net other --pid "$second"
+    wait_for grep -qx 10.0.1.2 "$dir/out"
+    end "$second"
+    wait_for test -e "$dir/code"
+    [ "$(cat "$dir/code")" = 0 ]
+    [ "$(netwrap ps --json | jq -r '.[].net')" = testbridge ]
+    same "$before" "$(kernel_state)"
+    # known by a handle, which is not ours
+    netwrap disconnect --quiet web
+    host ip netns attach theirs "$first"
+    netwrap connect --quiet --net testbridge --netns theirs
+    before=$(kernel_state)
+    background "$dir.2" connect --quiet --hold --net other --pid "$first"
+    wait_for test -s "$dir.2/out"
+    host kill -INT "$(cat "$dir.2/pid")"
+    wait_for test -e "$dir.2/code"
+    [ "$(cat "$dir.2/code")" = 130 ]
+    grep -q '^netwrap: interrupted by SIGINT; theirs is disconnected from other$' "$dir.2/err"
+    same "$before" "$(kernel_state)"
+    # somebody was faster, and another one has the name by now: that one stays
+    background "$dir.3" connect --quiet --hold --net other --pid "$first"
+    wait_for test -s "$dir.3/out"
+    netwrap disconnect --quiet theirs --net other
+    number=$(netwrap connect --net other --netns theirs --quiet)
+    host kill -TERM "$(cat "$dir.3/pid")"
+    wait_for test -e "$dir.3/code"
+    [ "$(cat "$dir.3/code")" = 130 ]
+    grep -q '^netwrap: interrupted by SIGTERM; theirs had been disconnected already from other$' "$dir.3/err"
+    [ "$(netwrap ps --json | jq -r '.[] | select(.net == "other").ip')" = "$number" ]
+}
+
+@test "where --hold cannot disconnect it says so, and gives 3" {
+    local dir=$BATS_TEST_TMPDIR/hold
+    network
+    container
+    background "$dir" connect --quiet --hold --net testbridge --pid "$PID" --name web
+    wait_for test -s "$dir/out"
+    host chmod 0666 /run/netwrap/netwrap.db
+    end "$PID"
+    wait_for test -e "$dir/code"
+    [ "$(cat "$dir/code")" = 3 ]
+    grep -q '^netwrap: web could not be disconnected from testbridge: state .* may be written by others' "$dir/err"
+    host chmod 0644 /run/netwrap/netwrap.db
+    netwrap gc --quiet
+    [ "$(netwrap ps --json)" = '[]' ]
+}
+
+@test "the dry run of --hold is a script that stays as long, and takes back what it made" {
+    local before
+    network
+    container
+    before=$(kernel_state)
+    netwrap connect --dry-run --hold --net testbridge --pid "$PID" >"$BATS_TEST_TMPDIR/script"
+    host bash "$BATS_TEST_TMPDIR/script" >/dev/null 2>&1 &
+    wait_for reaches "$PID" 10.0.0.1
+    host kill -TERM "$(host pgrep -f -- "tail --pid=$PID")"
+    wait "$!" || true
+    same "$before" "$(kernel_state)"
+}
+
 @test "SIGTERM to --hold disconnects and gives 130, and the process lives on" {
     local before dir=$BATS_TEST_TMPDIR/hold
     network

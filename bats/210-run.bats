@@ -14,8 +14,10 @@ teardown() { host_down; }
 # Nothing is left of what ran: no container, no process, no kernel object.
 nothing_left() {
     [ "$(netwrap ps --json)" = '[]' ]
-    same "$BEFORE" "$(kernel_state)"
+    kernel_as_before
 }
+
+kernel_as_before() { same "$BEFORE" "$(kernel_state)"; }
 
 # terminal COMMAND…: runs it on a pseudo terminal, with what it prints on stdout; its exit code.
 terminal() {
@@ -271,6 +273,38 @@ refused_run() {
     [ "$CODE" -eq 1 ]
     grep -q '^netwrap: .*10.7.0.0/30' <<<"$ERR"
     [ "$(host ls /run/netns)" = job ]
+}
+
+@test "the dry run of run goes the way of run: what a crash or a dead container left first, and the same refusals" {
+    local how
+    for how in crash dead; do
+        if [ "$how" = crash ]; then
+            host env NETWRAP_KILL_AT=20 netwrap run --net testbridge --name job -p 8080:80 -- true || true
+        else
+            container
+            netwrap connect --quiet --net testbridge --pid "$PID" --name job -p 8080:80
+            end "$PID"
+        fi
+        netwrap run --net testbridge --name job -p 8080:80 --dry-run -- sh -c 'ip -4 -o addr show dev eth0; exit 7' \
+            >"$BATS_TEST_TMPDIR/script"
+        run host bash "$BATS_TEST_TMPDIR/script"
+        [ "$status" -eq 7 ]
+        kernel_as_before
+        nw gc --quiet
+        nothing_left
+    done
+    host iptables -w -P INPUT DROP
+    nw run --net testbridge -p 8080:80 --dry-run -- true
+    grep -q '^# .*INPUT' <<<"$OUT" # what is worth knowing is in the script too
+    nw run --net testbridge -p 8080:80 --quiet -- true
+    grep -q 'INPUT' <<<"$ERR"
+    host iptables -w -P INPUT ACCEPT
+    for how in "" --dry-run; do
+        # shellcheck disable=SC2086
+        run host unshare --net netwrap run --net testbridge $how -- true
+        [ "$status" -eq 2 ]
+        [[ $output == *"network namespace"* ]]
+    done
 }
 
 @test "the dry run of run is a script with the command's exit code, and leaves nothing" {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from netwrap.plan import ConnectWish, NetworkWish
 from netwrap.session import changing, reading
 from netwrap.spawn import spawn
 from netwrap.undo import closure, foundation
-from netwrap.views import documents
+from netwrap.views import documents, script
 
 ENGINES = ("docker", "podman", "nerdctl")
 
@@ -104,8 +104,13 @@ class Target:
     container: str | None = None
 
 
-def connect(mode: Mode, wish: ConnectWish, target: Target) -> Endpoint | None:
-    """Connects a process to a network; gives its endpoint, or None for a dry run."""
+def connect(
+    mode: Mode, wish: ConnectWish, target: Target, *, meanwhile: Sequence[str] | None = None
+) -> tuple[Endpoint, Container] | None:
+    """Connects a process to a network; gives its endpoint and the container, or None for a dry run.
+
+    `meanwhile`: a dry run's script runs that command, and then takes the steps back.
+    """
     pid = _pid_of(target.container) if target.container is not None else target.pid
     wish = replace(wish, pid=pid, netns=target.netns)
     with changing(mode, f"connect to {wish.network}") as desk:
@@ -113,8 +118,13 @@ def connect(mode: Mode, wish: ConnectWish, target: Target) -> Endpoint | None:
         upkeep.clear(desk)
         seen = desk.look([pid] if pid is not None else (), _handles(wish), ports=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())
-        desk.carry_out(made, seen)
-        return None if mode.dry_run else next(m for m in made.makes if isinstance(m, Endpoint))
+        desk.carry_out(made, seen, first=meanwhile is not None)
+        if meanwhile is not None:
+            desk.show_deferred(made.title, script.Meanwhile(meanwhile, made.steps))
+        if mode.dry_run:
+            return None
+        endpoint = next(m for m in made.makes if isinstance(m, Endpoint))
+        return endpoint, desk.state().container(endpoint.container)
 
 
 def _handles(wish: ConnectWish) -> list[Netns]:
@@ -146,24 +156,53 @@ def _pid_of(container: str) -> int:
     raise error_type(f"container {container!r}: {'; '.join(said)}", hint)
 
 
-def disconnect(
-    mode: Mode, name: str | None, pid: int | None, network: str | None, *, only: Container | None = None
-) -> None:
-    """Disconnects a container from one network, or from all of its networks; `only` that one, whoever has its name."""
+def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | None) -> None:
+    """Disconnects a container from one network, or from all of its networks. Errors: BadInput."""
     with changing(mode, f"disconnect {name or f'pid {pid}'}") as desk:
         state = desk.state()
         name = name if name is not None else _name_of_pid(state, pid)
-        if only is not None and not only.netns.is_same(state.container(name).netns):
-            return
         if network is None and not state.endpoints_of(container=name):  # a teardown that failed has left it
-            desk.take_down(f"disconnect {name}", closure([state.container(name).owner], state.owners))
-            return
-        endpoints = _endpoints(state, name, network)
-        networks = ", ".join(e.network for e in endpoints)
-        staying = [e.network for e in state.endpoints_of(container=name) if e not in endpoints]
-        if staying and any(e.default_route for e in endpoints):
-            desk.say(f"# {name} has no default route any more: {', '.join(staying)} came without one")
-        desk.take_down(f"disconnect {name} from {networks}", closure([e.owner for e in endpoints], state.owners))
+            _take_down_left(desk, name)
+        else:
+            _disconnect(desk, name, _endpoints(state, name, network))
+
+
+def disconnect_same(mode: Mode, made: Container, endpoint: Endpoint | None = None) -> bool:
+    """Disconnects what a command has made, whatever its name by now: that endpoint of a namespace, or all of them.
+
+    Gives False where nothing of it is there any more.
+    """
+    with changing(mode, f"disconnect {made.name}") as desk:
+        state = desk.state()
+        name = next((c.name for c in state.containers.values() if c.netns.is_same(made.netns)), None)
+        if name is None:
+            return False
+        endpoints = state.endpoints_of(container=name, network=endpoint.network if endpoint else None)
+        if endpoint is not None:
+            endpoints = tuple(
+                e for e in endpoints if (e.ip, e.mac, e.veth) == (endpoint.ip, endpoint.mac, endpoint.veth)
+            )
+            if not endpoints:
+                return False
+        if endpoints:
+            _disconnect(desk, name, endpoints)
+        else:
+            _take_down_left(desk, name)
+        return True
+
+
+def _take_down_left(desk: Desk, name: str) -> None:
+    state = desk.state()
+    desk.take_down(f"disconnect {name}", closure([state.container(name).owner], state.owners))
+
+
+def _disconnect(desk: Desk, name: str, endpoints: tuple[Endpoint, ...]) -> None:
+    state = desk.state()
+    networks = ", ".join(e.network for e in endpoints)
+    staying = [e.network for e in state.endpoints_of(container=name) if e not in endpoints]
+    if staying and any(e.default_route for e in endpoints):
+        desk.say(f"# {name} has no default route any more: {', '.join(staying)} came without one")
+    desk.take_down(f"disconnect {name} from {networks}", closure([e.owner for e in endpoints], state.owners))
 
 
 def _name_of_pid(state: State, pid: int | None) -> str:

@@ -125,7 +125,7 @@ class Desk:
         if not first:
             self.show_deferred(plan.title)
 
-    def show_deferred(self, title: str) -> None:
+    def show_deferred(self, title: str, meanwhile: script.Meanwhile | None = None) -> None:
         """Prints a dry run's plans; nothing where it is none."""
         if not self.mode.dry_run:
             return
@@ -133,7 +133,7 @@ class Desk:
             talk(f"assumed: {sentence}")
         _warn(self.cleared)
         plan = replace(self.cleared, title=title)
-        sys.stdout.write(script.as_json(plan) + "\n" if self.mode.json else script.script(plan))
+        sys.stdout.write(script.as_json(plan) + "\n" if self.mode.json else script.script(plan, meanwhile))
 
     @contextlib.contextmanager
     def operation(self, plan: Plan, kind: str = "build") -> Iterator[int]:

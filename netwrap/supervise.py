@@ -14,7 +14,7 @@ from netwrap import app, health, plan, upkeep
 from netwrap.app import Target
 from netwrap.attend import PYTHON, Attended, handling, pidfd
 from netwrap.desk import Mode
-from netwrap.errors import BadInput, Interrupted, NetwrapError
+from netwrap.errors import BadInput, Interrupted, LeftBehind, NetwrapError
 from netwrap.look import process
 from netwrap.model import Container, Endpoint, Netns
 from netwrap.plan import ConnectWish
@@ -22,7 +22,7 @@ from netwrap.session import changing, need_root, reading
 from netwrap.spawn import require
 from netwrap.steps import Plan, netns, shell_line
 from netwrap.terminal import talk
-from netwrap.views.script import run_script
+from netwrap.views.script import Meanwhile
 
 _INIT = (*PYTHON, "netwrap.init")
 _PARENT = ("unshare", "--uts", "--pid", *_INIT)
@@ -32,25 +32,25 @@ _FIRST = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--mount-proc"
 def connect_and_hold(mode: Mode, wish: ConnectWish, pid: int, show: Callable[[Endpoint], None]) -> None:
     """Connects a process, stays until it ends, then disconnects it.
 
-    Errors: Interrupted after a signal; it is disconnected then too.
+    Errors: Interrupted after a signal; it is disconnected then too. LeftBehind where it cannot be.
     """
     caught: list[int] = []
     with handling(caught.append) as wakeup, pidfd(pid) as ended:
-        endpoint = app.connect(mode, wish, Target(pid=pid))
-        if endpoint is None:
+        wait = ("tail", f"--pid={pid}", "-f", "/dev/null")
+        made = app.connect(mode, wish, Target(pid=pid), meanwhile=wait if mode.dry_run else None)
+        if made is None:
             return
-        with reading(mode) as desk:
-            held = desk.state().containers.get(endpoint.container)
+        endpoint, held = made
         try:
             show(endpoint)
             if ended is not None and not caught:
                 select.select([ended, wakeup], [], [])
         finally:
-            if held is not None and held.pid == pid:
-                _take_down(mode, held, endpoint.network)
+            was_there = _take_down(mode, held, endpoint)
     if caught:
         name = signal.Signals(caught[0]).name
-        raise Interrupted(f"interrupted by {name}; {endpoint.container} is disconnected", "netwrap ps")
+        now = "is disconnected" if was_there else "had been disconnected already"
+        raise Interrupted(f"interrupted by {name}; {held.name} {now} from {endpoint.network}", "netwrap ps")
 
 
 def run(mode: Mode, wish: ConnectWish, command: list[str], *, detach: bool) -> int:
@@ -78,13 +78,13 @@ def _words(name: str, command: list[str]) -> list[str]:
 
 
 def _dry_run(mode: Mode, wish: ConnectWish, command: list[str]) -> None:
-    with reading(mode) as desk:
+    with changing(mode, f"run on {wish.network}") as desk:
+        upkeep.clear(desk)
         seen = desk.look(ports=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())
-        if mode.json:
-            desk.carry_out(made, seen)
-        else:
-            print(run_script(made, _words(_container(made).name, command)), end="")
+        desk.carry_out(made, seen, first=True)
+        name = _container(made).name
+        desk.show_deferred(f"run {name} on {wish.network}", Meanwhile(_words(name, command), made.steps))
 
 
 def _container(made: Plan) -> Container:
@@ -133,20 +133,23 @@ def _supervise(
     try:
         code = attended.run(words, remember)
     except BaseException:
-        _take_down(mode, made, None)
+        _take_down(mode, made)
         raise
     try:
-        _take_down(mode, made, None)
+        _take_down(mode, made)
     except NetwrapError as error:
         talk(f"netwrap: {error.message}\nhint: {error.hint}")
         return code or error.exit_code
     return code
 
 
-def _take_down(mode: Mode, made: Container, network: str | None) -> None:
-    """Disconnects, signals or not, unless somebody has done so already: who has its name by now is another one."""
-    with suppress(BadInput):
-        app.disconnect(replace(mode, step=False, heeds_signals=False), made.name, None, network, only=made)
+def _take_down(mode: Mode, made: Container, endpoint: Endpoint | None = None) -> bool:
+    """Disconnects what we have made, signals or not; False where somebody has done so already. Errors: LeftBehind."""
+    try:
+        return app.disconnect_same(replace(mode, step=False, heeds_signals=False), made, endpoint)
+    except NetwrapError as error:
+        where = f" from {endpoint.network}" if endpoint else ""
+        raise LeftBehind(f"{made.name} could not be disconnected{where}: {error.message}", error.hint) from None
 
 
 def _detached(mode: Mode, made: Container, attended: Attended, words: list[str]) -> int:

@@ -83,8 +83,8 @@ def connect(
     )
     if hold and pid is not None:
         supervise.connect_and_hold(m, wish, pid, lambda endpoint: _show(m, endpoint))
-    elif endpoint := verbs.connect(m, wish, Target(pid, netns, container)):
-        _show(m, endpoint)
+    elif made := verbs.connect(m, wish, Target(pid, netns, container)):
+        _show(m, made[0])
 
 
 def _show(m: Mode, endpoint: model.Endpoint) -> None:

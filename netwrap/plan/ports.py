@@ -8,7 +8,7 @@ from netwrap import drivers, firewall
 from netwrap.errors import BadInput, NetwrapError
 from netwrap.facts import Facts
 from netwrap.model import Endpoint, Publication, PublishedPort, State
-from netwrap.plan.common import shared
+from netwrap.plan.common import refuse_down, shared
 from netwrap.steps import Plan, conntrack, owned
 
 
@@ -20,6 +20,7 @@ def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, s
             f"network {network.name!r} is internal: it publishes nothing",
             "netwrap network create NAME, without --internal",
         )
+    refuse_down(network, seen, state)
     if endpoint in state.endpoints and endpoint.veth not in seen.host.links:
         raise NetwrapError(
             f"{endpoint.container} is cut off from {network.name}: its link {endpoint.veth} is gone",

@@ -5,38 +5,45 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from netwrap.steps import Plan, Step, is_undone_last, shell_line
 
 _WIDTH = 80
 
 
-def script(plan: Plan) -> str:
-    """The plan as a script: the why above each command."""
+@dataclass(frozen=True)
+class Meanwhile:
+    """A command that runs while steps stand: they are taken back when it has ended."""
+
+    command: Sequence[str]
+    steps: tuple[Step, ...]
+
+
+def script(plan: Plan, meanwhile: Meanwhile | None = None) -> str:
+    """The plan as a script: the why above each command. With a command that runs meanwhile, its exit code is the
+    script's, and the steps are taken back whatever its end."""
     lines = ["#!/usr/bin/env bash", f"# netwrap {plan.title}", "set -e"]
     lines += [f"# {sentence}" for sentence in plan.already]
+    for sentence in plan.warnings:
+        lines += _comment(sentence)
     for step in plan.steps:
         lines += ["", *commented(step), step.do.text()]
+    if meanwhile is not None:
+        order = sorted(enumerate(meanwhile.steps), key=lambda place: (is_undone_last(place[1]), -place[0]))
+        back = [step.undo.text() for _, step in order if step.undo is not None]
+        lines += ["", "# The command; then every step is taken back.", "code=0"]
+        lines += [f"{shell_line(meanwhile.command)} || code=$?", "set +e", *back, "exit $code"]
     return "\n".join(lines) + "\n"
-
-
-def run_script(plan: Plan, command: Sequence[str]) -> str:
-    """The plan, then a command in the foreground, then the plan's way back, whatever the command's end."""
-    order = sorted(enumerate(plan.steps), key=lambda place: (is_undone_last(place[1]), -place[0]))
-    back = [step.undo.text() for _, step in order if step.undo is not None]
-    lines = [
-        script(plan),
-        "# The command; then every step is taken back.",
-        "code=0",
-        f"{shell_line(command)} || code=$?",
-        "set +e",
-    ]
-    return "\n".join([*lines, *back, "exit $code"]) + "\n"
 
 
 def commented(step: Step) -> list[str]:
     """The why as comment lines."""
-    return textwrap.wrap(step.why, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    return _comment(step.why)
+
+
+def _comment(sentence: str) -> list[str]:
+    return textwrap.wrap(sentence, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
 def as_json(plan: Plan) -> str:

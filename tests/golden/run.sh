@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# netwrap connect web to testbridge
+# netwrap run web on testbridge
 set -e
 
 # A network namespace of its own for web: no link, no route yet.
