@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 
+def quoted(text: str) -> str:
+    """What the user typed, as it was typed, in quotes; control characters are escaped, and the middle of what is very
+    long is left out."""
+    if len(text) > _LONG:
+        text = f"{text[: _LONG // 2]}…{text[-_LONG // 4 :]}"
+    return repr(text)
+
+
+_LONG = 160
+
+
 class NetwrapError(Exception):
     """Failed, or not possible on this machine now; everything was rolled back (exit 1)."""
 

@@ -48,6 +48,11 @@ def columns(stream: TextIO) -> int | None:
     return _said_columns() or found or None
 
 
+def page_width(stream: TextIO) -> int:
+    """How wide a page of text is: as the stream's terminal, or as $COLUMNS says; 80 at most, 40 at least."""
+    return max(40, min(columns(stream) or _said_columns() or WIDTH, WIDTH))
+
+
 def _said_columns() -> int | None:
     """$COLUMNS, where it is a number."""
     said = os.environ.get("COLUMNS", "")

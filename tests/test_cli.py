@@ -63,9 +63,9 @@ def test_help_tells_every_option_of_the_contract(name: str, world: World) -> Non
 
 
 def test_help_of_the_whole_tells_every_command(world: World) -> None:
-    told = world.must("--help").split("Commands:")[1]
+    told = world.must("--help")
     for name in COMMANDS:
-        assert not name or re.search(rf"^  {name.split()[0]} ", told, re.MULTILINE), name
+        assert name in ("", "network") or re.search(rf"^  {name} ", told, re.MULTILINE), name
 
 
 def test_every_command_that_is_there_has_help_for_itself_and_for_each_option() -> None:
@@ -91,13 +91,8 @@ def two_lines(result: Result) -> tuple[str, str]:
 
 
 USAGE = [
-    ("", "command", "netwrap --help"),
-    ("network", "command", "netwrap network --help"),
-    ("networks", "networks", "netwrap --help"),
-    ("network creat x", "creat", "netwrap network --help"),
-    ("network create", "name", "netwrap network create --help"),
+    ("network create", "NAME", "netwrap network create --help"),
     ("network create a b", "b", "netwrap network create --help"),
-    ("network create --subset 10.0.0.0/24 x", "--subset", "netwrap network create --help"),
     ("network create x --mtu many", "many", "netwrap network create --help"),
     ("network create x --subnet", "--subnet", "netwrap network create --help"),
     ("connect --net", "--net", "netwrap connect --help"),
@@ -109,6 +104,11 @@ USAGE = [
     ("run --net x", "COMMAND...", "netwrap run --help"),
     ("log two", "two", "netwrap log --help"),
     ("--colour ps", "--colour", "netwrap --help"),
+    ("publish --zzz web 80:80", "--zzz", "netwrap publish --help"),
+    ("frobnicate", "frobnicate", "netwrap help"),
+    ("network frobnicate", "frobnicate", "netwrap help network"),
+    ("help frobnicate", "frobnicate", "netwrap help"),
+    ("help connect now", "now", "netwrap help"),
 ]
 
 
@@ -413,7 +413,7 @@ def test_every_argument_that_has_another_programs_words_is_kept_out_of_the_log()
     def visit(command: typer.main.TyperGroup, path: str) -> None:
         for name, inner in command.commands.items():
             for param in inner.params:
-                if "COMMAND" in str(param.metavar).upper():
+                if "COMMAND" in str(param.metavar).upper() and name != "help":
                     found.append(f"{path}{name}")
                     assert param.name == common.PRIVATE
             if hasattr(inner, "commands"):

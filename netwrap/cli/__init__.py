@@ -13,14 +13,16 @@ from typing import Annotated, Any
 import typer
 
 from netwrap import __version__
-from netwrap.cli import checkup, container, learn, log, network, upkeep
+from netwrap.cli import checkup, container, learn, log, meant, network, upkeep
+from netwrap.cli import help as pages
 from netwrap.cli.common import DEFAULT_STATE
-from netwrap.errors import CommandFailed, NetwrapError
+from netwrap.errors import BadInput, CommandFailed, NetwrapError, quoted
 from netwrap.terminal import talk
 
 app = typer.Typer(
     name="netwrap",
-    help="Container networking by hand: one visible command per step, and every step can be taken back.",
+    cls=pages.Group,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -28,6 +30,14 @@ app = typer.Typer(
 app.add_typer(network.app, name="network")
 for group in (container, log, upkeep, checkup, learn):
     group.register(app)
+
+
+def _complete_words(ctx: typer.Context, incomplete: str) -> list[str]:
+    found: Any = commands()
+    for word in ctx.params.get("words") or ():
+        found = getattr(found, "commands", {}).get(word)
+    below = getattr(found, "commands", {})
+    return [name for name, command in below.items() if name.startswith(incomplete) and not command.hidden]
 
 
 def _show_version(asked: bool) -> None:
@@ -38,15 +48,46 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     _state_dir: Annotated[
         Path | None,
-        typer.Option("--state-dir", help=f"Where its memory is; else $NETWRAP_STATE_DIR, else {DEFAULT_STATE}."),
+        typer.Option(
+            "--state-dir",
+            metavar="DIR",
+            help=f"Directory of the state file. Default: $NETWRAP_STATE_DIR, or {DEFAULT_STATE}.",
+        ),
     ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Container networking by hand: one visible command per step, and every step can be taken back."""
+    """Container networking by hand: one visible command per step, and every step can be undone."""
+    pages.show_if_alone(ctx)
+
+
+def _no_command(word: str, group: str) -> str:
+    return f"no command {quoted(word)}" + (f" in netwrap {group}" if group else "")
+
+
+@app.command(name="help", cls=pages.Command)
+def help_(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND...", help="A command, such as `network create`.", autocompletion=_complete_words
+        ),
+    ] = None,
+) -> None:
+    """Show this help, or that of a command."""
+    found, path = commands(), ""
+    for word in words or ():
+        below = getattr(found, "commands", {})
+        if word not in below:
+            meaning = meant.command(word, path, commands(), list(words or ()))
+            hint = f"did you mean: {meaning.replace('netwrap', 'netwrap help', 1)}" if meaning else "netwrap help"
+            raise BadInput(_no_command(word, path), hint)
+        found, path = below[word], f"{path} {word}".strip()
+    print(pages.page(found, path))
 
 
 @cache
@@ -65,6 +106,10 @@ def run(arguments: list[str]) -> int:
         code = commands()(arguments, prog_name="netwrap", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except pages.UnknownCommand as error:
+        meaning = meant.command(error.word, error.group, commands(), arguments)
+        hint = f"did you mean: {meaning}" if meaning else f"netwrap help {error.group}".strip()
+        return _complain(_no_command(error.word, error.group), hint, 2)
     except NetwrapError as error:
         return _complain(error.message, error.hint, error.exit_code)
     except CommandFailed as error:
@@ -105,7 +150,20 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
     message = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else _command_path(arguments)
+    if hasattr(error, "possibilities"):  # an option that the command does not have
+        typed = _typed(getattr(error, "option_name", ""), arguments)
+        known = [name for param in context.command.params for name in param.opts] if context is not None else []
+        meaning = meant.option(typed, known, path, arguments)
+        hint = f"did you mean: {meaning}" if meaning else f"{path} --help"
+        return _complain(f"No such option: {quoted(typed.partition('=')[0])}", hint, 2)
     return _complain(" ".join(message.split()).rstrip("."), f"{path} --help", 2)
+
+
+def _typed(option: str, arguments: list[str]) -> str:
+    """The word in which an unknown option was typed: `-net` where click says `-n`."""
+    if option.startswith("--"):
+        return next((w for w in arguments if w.partition("=")[0] == option), option)
+    return next((w for w in arguments if w[:1] == "-" != w[1:2] and option[1:] in w[1:]), option)
 
 
 def _command_path(arguments: list[str]) -> str:

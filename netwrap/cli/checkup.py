@@ -6,12 +6,16 @@ import typer
 
 from netwrap import checkup
 from netwrap.cli.common import Json, mode, show_table
+from netwrap.cli.help import Command
 from netwrap.terminal import talk
 from netwrap.views.documents import dumps
 
 
 def doctor(ctx: typer.Context, json: Json = False) -> None:
-    """Look at the machine: what is wrong for container networks, why it matters, and the command that mends it."""
+    """Find what keeps container networks from working here.
+
+    What is wrong, why it matters, and the command that repairs it. Exit code 1 where something is wrong.
+    """
     found, unseen = checkup.doctor(mode(ctx, json=json, shows=True))
     for sentence in unseen:
         talk(f"not looked at: {sentence.partition(';')[0]}")
@@ -27,7 +31,11 @@ def doctor(ctx: typer.Context, json: Json = False) -> None:
 
 
 def check(ctx: typer.Context, json: Json = False) -> None:
-    """Try what stands, as the tutorial does: who reaches whom, the outside, each published port."""
+    """Try who reaches whom.
+
+    Each container tries its gateway, the outside and other containers; each published port is tried. Exit code 1 where
+    one fails.
+    """
     found = checkup.check(mode(ctx, json=json, shows=True))
     if json:
         print(dumps(found))
@@ -44,5 +52,5 @@ def check(ctx: typer.Context, json: Json = False) -> None:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    app.command()(doctor)
-    app.command()(check)
+    app.command(cls=Command)(doctor)
+    app.command(cls=Command)(check)

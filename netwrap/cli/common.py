@@ -21,12 +21,21 @@ from netwrap.steps import shell_line
 from netwrap.terminal import columns, talk
 from netwrap.views.table import fitted
 
+HOW = "How to run it"
+
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the commands as a bash script; change nothing. Needs no root.")
+    bool,
+    typer.Option(
+        "--dry-run", rich_help_panel=HOW, help="Print the commands as a bash script; change nothing. Needs no root."
+    ),
 ]
-Step = Annotated[bool, typer.Option("--step", help="Explain and ask before each command; show what it changed.")]
-Batch = Annotated[bool, typer.Option("--batch", help="Run the same steps in few processes.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the commands as they run.")]
+Step = Annotated[
+    bool, typer.Option("--step", rich_help_panel=HOW, help="Explain and ask before each command; show what it changes.")
+]
+Batch = Annotated[bool, typer.Option("--batch", rich_help_panel=HOW, help="Run the same steps in fewer processes.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", rich_help_panel=HOW, help="Do not show the commands as they run.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

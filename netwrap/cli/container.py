@@ -21,50 +21,72 @@ from netwrap.cli.common import (
     mode,
     show_table,
 )
+from netwrap.cli.help import Command
 from netwrap.desk import Mode
 from netwrap.errors import BadInput
 from netwrap.plan import ConnectWish
 from netwrap.views.documents import dumps
 
-Net = Annotated[str, typer.Option("--net", help="The network.", autocompletion=complete_network, show_default=False)]
+SPEC = "[HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]"
+
+Net = Annotated[
+    str,
+    typer.Option("--net", metavar="NETWORK", help="The network.", autocompletion=complete_network, show_default=False),
+]
 SomeNet = Annotated[
-    str | None, typer.Option("--net", help="The network, where it has several.", autocompletion=complete_network)
+    str | None,
+    typer.Option(
+        "--net", metavar="NETWORK", help="The network, where it is on several.", autocompletion=complete_network
+    ),
 ]
-Name = Annotated[
-    str, typer.Argument(help="The container's name.", autocompletion=complete_container, show_default=False)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The container.", autocompletion=complete_container)]
+NewName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Its name, and its handle in /run/netns. Default: c-XXXXXXXX."),
 ]
-NewName = Annotated[str | None, typer.Option("--name", help="Its name, and its handle in /run/netns; else c-<8 hex>.")]
 Publish = Annotated[
     list[str] | None,
-    typer.Option("-p", "--publish", metavar="SPEC", help="[HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]"),
+    typer.Option("-p", "--publish", metavar="SPEC", help=f"Publish a port: {SPEC}. Repeatable."),
 ]
 AllowFrom = Annotated[
     list[str] | None,
-    typer.Option(metavar="CIDR", help="Who may reach the ports, apart from this host; else everybody. Repeatable."),
+    typer.Option(
+        metavar="CIDR", help="Only this source, and this host, may use the ports. Repeatable. Default: everybody."
+    ),
 ]
-Specs = Annotated[
-    list[str], typer.Argument(metavar="SPEC...", help="[HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]")
-]
+Specs = Annotated[list[str], typer.Argument(metavar="SPEC...", help=SPEC)]
 
 
 @changes(shows=True)
 def connect(
     m: Mode,
     net: Net,
-    pid: Annotated[int | None, typer.Option(help="A process with a network namespace of its own.")] = None,
-    netns: Annotated[str | None, typer.Option(help="A namespace in /run/netns.", autocompletion=complete_netns)] = None,
+    pid: Annotated[int | None, typer.Option(metavar="PID", help="A process in a network namespace of its own.")] = None,
+    netns: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A namespace in /run/netns.", autocompletion=complete_netns)
+    ] = None,
     container: Annotated[
         str | None, typer.Option(metavar="ID", help="A container of docker, podman or nerdctl.")
     ] = None,
     name: NewName = None,
-    ip: Annotated[str | None, typer.Option(help="Its address; else the next free one.")] = None,
-    mac: Annotated[str | None, typer.Option(help="Its MAC; else one that follows from the address.")] = None,
-    ifname: Annotated[str | None, typer.Option(help="Its interface's name; else eth0, eth1, …")] = None,
+    ip: Annotated[str | None, typer.Option(metavar="IP", help="Its address. Default: the next free one.")] = None,
+    mac: Annotated[
+        str | None, typer.Option(metavar="MAC", help="Its MAC address. Default: derived from its address.")
+    ] = None,
+    ifname: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name of its interface. Default: eth0, eth1, …")
+    ] = None,
     publish: Publish = None,
     allow_from: AllowFrom = None,
-    hold: Annotated[bool, typer.Option("--hold", help="Stay, and disconnect when the process ends.")] = False,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Stay in the foreground; disconnect when the process ends.")
+    ] = False,
 ) -> None:
-    """Connect a process to a network; prints its address."""
+    """Connect a process to a network; print its address.
+
+    Give one of --pid, --netns and --container. A process may be on several networks: the first one gives it its
+    default route.
+    """
     if sum(given is not None for given in (pid, netns, container)) != 1:
         raise BadInput(
             "which process? give one of --pid, --netns and --container", "netwrap connect --net NETWORK --pid PID"
@@ -101,11 +123,16 @@ def _show(m: Mode, endpoint: model.Endpoint) -> None:
 @changes()
 def disconnect(
     m: Mode,
-    name: Annotated[str | None, typer.Argument(help="The container's name.", autocompletion=complete_container)] = None,
-    pid: Annotated[int | None, typer.Option(help="Its process, instead of its name.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The container.", autocompletion=complete_container)
+    ] = None,
+    pid: Annotated[int | None, typer.Option(metavar="PID", help="Its process, instead of its name.")] = None,
     net: SomeNet = None,
 ) -> None:
-    """Disconnect a container from a network, or from all of its networks."""
+    """Disconnect a container.
+
+    From all of its networks, or from the one that --net names.
+    """
     if (name is None) == (pid is None):
         raise BadInput("which container? give its name or --pid", "netwrap ps")
     verbs.disconnect(m, name, pid, net)
@@ -119,7 +146,10 @@ def publish(
     allow_from: AllowFrom = None,
     net: SomeNet = None,
 ) -> None:
-    """Publish ports of a container on the host."""
+    """Publish ports of a container on the host.
+
+    Clients outside reach them at the host's addresses, the host itself also at 127.0.0.1.
+    """
     verbs.publish(m, name, _ports(specs, allow_from), net)
 
 
@@ -128,16 +158,20 @@ def unpublish(
     m: Mode,
     name: Name,
     specs: Annotated[
-        list[str], typer.Argument(metavar="SPEC...", help="As published.", autocompletion=complete_published)
+        list[str], typer.Argument(metavar="SPEC...", help="As they were published.", autocompletion=complete_published)
     ],
     net: SomeNet = None,
 ) -> None:
-    """Take published ports back."""
+    """Stop publishing ports."""
     verbs.unpublish(m, name, _ports(specs), net)
 
 
 def ps(ctx: typer.Context, json: Json = False) -> None:
-    """List the containers, a line a network."""
+    """List the containers and their addresses.
+
+    A container on two networks has two lines. STATE is `up`, `drifted` (somebody has undone a step) or `gone` (the
+    process has exited).
+    """
     found = verbs.ps(mode(ctx, json=json, shows=True))
     if json:
         print(dumps(found))
@@ -158,16 +192,18 @@ def _published(endpoint: dict[str, Any]) -> Iterator[str]:
 @changes()
 def run(
     m: Mode,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command with its words.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")],
     net: Net,
     name: NewName = None,
     publish: Publish = None,
     allow_from: AllowFrom = None,
-    detach: Annotated[
-        bool, typer.Option("-d", "--detach", help="In the background; prints its name. Its output goes nowhere.")
-    ] = False,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run it in the background; print its name.")] = False,
 ) -> None:
-    """Run a command in new net, mount, pid and uts namespaces; its network is taken down at its end."""
+    """Run a command as a container on a network.
+
+    It gets new net, mount, pid and uts namespaces, starts when its network is up, and is disconnected when it exits.
+    Its exit code is netwrap's.
+    """
     wish = ConnectWish(
         net,
         name=parse.container_name(name) if name is not None else None,
@@ -179,9 +215,12 @@ def run(
 def exec_(
     ctx: typer.Context,
     name: Name,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command with its words.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")],
 ) -> None:
-    """Run a command in a container's network."""
+    """Run a command inside a container.
+
+    Its exit code is netwrap's.
+    """
     raise typer.Exit(supervise.execute(mode(ctx), name, command))
 
 
@@ -197,5 +236,5 @@ def _ports(specs: list[str], allow_from: list[str] | None = None) -> tuple[model
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     for function in (connect, disconnect, publish, unpublish, ps, run):
-        app.command()(function)
-    app.command(name="exec")(exec_)
+        app.command(cls=Command)(function)
+    app.command(name="exec", cls=Command)(exec_)

@@ -11,21 +11,27 @@ import typer
 from netwrap import demo as story
 from netwrap import sandbox as host
 from netwrap.attend import PYTHON
+from netwrap.cli.help import Command
 from netwrap.errors import BadInput
 from netwrap.terminal import talk
 
-Lan = Annotated[bool, typer.Option("--lan", help="Put a LAN (gateway, neighbour) and an internet host around it.")]
-Command = Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="Else a shell.")]
+Lan = Annotated[bool, typer.Option("--lan", help="Surround it with a LAN (gateway, neighbour) and an internet host.")]
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="What to run in it. Default: a shell.")
+]
 
 
-def sandbox(command: Command = None, lan: Lan = False) -> None:
-    """Run a command, or a shell, on a throw-away host of its own: root in it, and nothing of it outlives it."""
+def sandbox(command: Words = None, lan: Lan = False) -> None:
+    """Open a shell on a throw-away host.
+
+    You are root on it, also as an ordinary user, and nothing of it remains when its command exits.
+    """
     if not command:
         talk("A throw-away host; `exit` and it is gone. You are root here, and only here.")
     raise typer.Exit(host.enter(command or [os.environ.get("SHELL", "/bin/bash")], around=lan))
 
 
-def sandbox_host(command: Command = None, lan: Lan = False) -> None:
+def sandbox_host(command: Words = None, lan: Lan = False) -> None:
     """The first process of a sandbox (used by `netwrap sandbox`)."""
     if os.getpid() != 1 or not command:
         raise BadInput("sandbox-host works inside a sandbox only", "netwrap sandbox")
@@ -33,10 +39,13 @@ def sandbox_host(command: Command = None, lan: Lan = False) -> None:
 
 
 def demo(
-    step: Annotated[bool, typer.Option("--step", help="The lesson: explain each command, and wait.")] = False,
+    step: Annotated[bool, typer.Option("--step", help="The lesson: explain each command and wait for a key.")] = False,
     here: Annotated[bool, typer.Option("--here", hidden=True)] = False,
 ) -> None:
-    """Run the whole tutorial in a sandbox, with real processes and real packets, and take it all back."""
+    """Run the whole tutorial in a sandbox.
+
+    With real processes and real packets; at the end everything is undone.
+    """
     if step and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise BadInput("--step asks before each step, and there is no terminal to ask on", "netwrap demo")
     if here:
@@ -47,6 +56,6 @@ def demo(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    app.command()(demo)
-    app.command()(sandbox)
-    app.command(hidden=True)(sandbox_host)
+    app.command(cls=Command)(demo)
+    app.command(cls=Command)(sandbox)
+    app.command(hidden=True, cls=Command)(sandbox_host)

@@ -9,20 +9,24 @@ import typer
 
 from netwrap import history
 from netwrap.cli.common import Json, changes, mode, show_table
+from netwrap.cli.help import Command
 from netwrap.desk import Mode
 from netwrap.terminal import talk
 from netwrap.views import documents
 from netwrap.views.table import table
 
-Number = Annotated[int | None, typer.Argument(metavar="[ID]", help="An operation's number; else the last one.")]
+Number = Annotated[int | None, typer.Argument(metavar="[ID]", help="The operation's number. Default: the last one.")]
 
 
 def log(
     ctx: typer.Context,
-    number: Annotated[int | None, typer.Argument(metavar="[ID]", help="Show this operation's steps.")] = None,
+    number: Annotated[int | None, typer.Argument(metavar="[ID]", help="Show the steps of this operation.")] = None,
     json: Json = False,
 ) -> None:
-    """Show the operations, or one with its steps: what was run, and what takes it back."""
+    """Show what netwrap has done.
+
+    The operations, or one of them with its steps: what was run, and what undoes it.
+    """
     m = mode(ctx, json=json, shows=True)
     found = history.operations(m) if number is None else history.operation(m, number)
     if json:
@@ -41,7 +45,10 @@ def undo(
     number: Number = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about what was built upon it.")] = False,
 ) -> None:
-    """Undo the last operation that built something, or that one and what was built upon it."""
+    """Undo the last operation, or the one that is named.
+
+    What was built upon it is undone with it, after a question.
+    """
     history.undo(m, number, lambda question: yes or _confirm(question), talk)
 
 
@@ -51,5 +58,5 @@ def _confirm(question: str) -> bool:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    app.command()(log)
-    app.command()(undo)
+    app.command(cls=Command)(log)
+    app.command(cls=Command)(undo)

@@ -10,31 +10,52 @@ import typer
 from netwrap import app as verbs
 from netwrap import parse
 from netwrap.cli.common import Json, changes, complete_driver, complete_linked, complete_network, mode, show_table
+from netwrap.cli.help import Command, Group, show_if_alone
 from netwrap.desk import Mode
 from netwrap.plan import NetworkWish
 from netwrap.views.documents import dumps
 
-app = typer.Typer(help="Create, list, inspect, link and remove networks.", rich_markup_mode=None)
-Name = Annotated[str, typer.Argument(help="The network's name.", autocompletion=complete_network, show_default=False)]
+app = typer.Typer(cls=Group, rich_markup_mode=None, invoke_without_command=True)
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The network.", autocompletion=complete_network, show_default=False)
+]
 
 
-@app.command()
+@app.callback()
+def network(ctx: typer.Context) -> None:
+    """Create, list, inspect, link and remove networks."""
+    show_if_alone(ctx)
+
+
+@app.command(cls=Command)
 @changes(shows=True)
 def create(
     m: Mode,
-    name: Annotated[str, typer.Argument(help="The network's name; its bridge gets it too.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new network; its bridge gets the same name.")],
     subnet: Annotated[
-        str | None, typer.Option(help="CIDR; 10.0.0.1/24 makes 10.0.0.1 the gateway. Left out, a free /24 is chosen.")
+        str | None,
+        typer.Option(metavar="CIDR", help="Its subnet; 10.0.0.1/24 makes 10.0.0.1 the gateway. Default: a free /24."),
     ] = None,
-    driver: Annotated[str, typer.Option(help="The kind of network.", autocompletion=complete_driver)] = "bridge",
-    gateway: Annotated[str | None, typer.Option(help="The host's address in it; else the first usable one.")] = None,
+    driver: Annotated[
+        str, typer.Option(metavar="DRIVER", help="The kind of network.", autocompletion=complete_driver)
+    ] = "bridge",
+    gateway: Annotated[
+        str | None, typer.Option(metavar="IP", help="The host's address in it. Default: the first one.")
+    ] = None,
     ip_range: Annotated[
-        str | None, typer.Option(help="Give out addresses of this part of the subnet only (CIDR).")
+        str | None, typer.Option(metavar="CIDR", help="Give containers only addresses of this part of the subnet.")
     ] = None,
-    mtu: Annotated[int | None, typer.Option(help="MTU in bytes; else that of the default route's link.")] = None,
-    internal: Annotated[bool, typer.Option("--internal", help="No way out, and no published ports.")] = False,
+    mtu: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="MTU. Default: that of the default route's link.")
+    ] = None,
+    internal: Annotated[
+        bool, typer.Option("--internal", help="No way out of the network, and no published ports.")
+    ] = False,
 ) -> None:
-    """Create a network: a bridge with the gateway's address, forwarding rules and a way out."""
+    """Create a network.
+
+    That is a bridge with the gateway's address, forwarding rules, and masquerading for the way out.
+    """
     parse.network_name(name)
     net, host_bits = parse.subnet(subnet) if subnet is not None else (None, None)
     wish = NetworkWish(
@@ -51,7 +72,7 @@ def create(
         print(dumps(verbs.network_inspect(m, name)) if m.json else name)
 
 
-@app.command(name="list")
+@app.command(name="list", cls=Command)
 def list_(ctx: typer.Context, json: Json = False) -> None:
     """List the networks."""
     found = verbs.networks(mode(ctx, json=json, shows=True))
@@ -76,45 +97,59 @@ def _notes(network: dict[str, Any]) -> Iterator[str]:
         yield f"linked to {','.join(network['links'])}"
 
 
-@app.command()
+@app.command(cls=Command)
 def inspect(ctx: typer.Context, name: Name, json: Json = False) -> None:
     """Show a network as JSON."""
     print(dumps(verbs.network_inspect(mode(ctx, json=json, shows=True), name)))
 
 
-@app.command()
+@app.command(cls=Command)
 @changes()
 def remove(
     m: Mode,
     names: Annotated[
         list[str], typer.Argument(metavar="NAME...", help="The networks.", autocompletion=complete_network)
     ],
-    force: Annotated[bool, typer.Option("--force", help="Disconnect its containers first.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Disconnect their containers first.")] = False,
 ) -> None:
-    """Remove networks: every step of theirs is taken back, the host's with the last one."""
+    """Remove networks.
+
+    Every step that made them is undone; the last network takes the host's part along, such as forwarding.
+    """
     names = list(dict.fromkeys(names))
     verbs.network_remove(m, names, force=force)
     if not m.dry_run:
         print("\n".join(names))
 
 
-@app.command()
+@app.command(cls=Command)
 @changes()
 def link(
     m: Mode,
-    a: Annotated[str, typer.Argument(help="A network.", autocompletion=complete_network, show_default=False)],
-    b: Annotated[str, typer.Argument(help="Another one.", autocompletion=complete_network, show_default=False)],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A network.", autocompletion=complete_network, show_default=False)
+    ],
+    b: Annotated[
+        str, typer.Argument(metavar="B", help="Another network.", autocompletion=complete_network, show_default=False)
+    ],
 ) -> None:
-    """Let the containers of two networks reach each other, by their own addresses."""
+    """Let the containers of two networks reach each other."""
     verbs.network_link(m, a, b)
 
 
-@app.command()
+@app.command(cls=Command)
 @changes()
 def unlink(
     m: Mode,
-    a: Annotated[str, typer.Argument(help="A network.", autocompletion=complete_network, show_default=False)],
-    b: Annotated[str, typer.Argument(help="One linked to it.", autocompletion=complete_linked, show_default=False)],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A network.", autocompletion=complete_network, show_default=False)
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="The network that it is linked to.", autocompletion=complete_linked, show_default=False
+        ),
+    ],
 ) -> None:
-    """Set two linked networks apart again."""
+    """Isolate two linked networks from each other again."""
     verbs.network_unlink(m, a, b)

@@ -8,6 +8,7 @@ import typer
 
 from netwrap import upkeep
 from netwrap.cli.common import Json, changes, complete_network_or_container, mode, show_table
+from netwrap.cli.help import Command
 from netwrap.desk import Mode
 from netwrap.terminal import talk
 from netwrap.views.documents import dumps
@@ -16,14 +17,17 @@ Name = Annotated[
     str | None,
     typer.Argument(
         metavar="[NAME]",
-        help="A network or a container; else all that stands.",
+        help="A network or a container. Default: everything.",
         autocompletion=complete_network_or_container,
     ),
 ]
 
 
 def status(ctx: typer.Context, json: Json = False) -> None:
-    """Show every object, and each step of it that no longer holds. Exit code 1 where one does not."""
+    """Show every object, and which of its steps no longer hold.
+
+    Exit code 1 where one does not.
+    """
     found, unseen = upkeep.status(mode(ctx, json=json, shows=True))
     for sentence in unseen:
         talk(f"not looked at: {sentence.partition(';')[0]}")
@@ -40,14 +44,20 @@ def status(ctx: typer.Context, json: Json = False) -> None:
 
 @changes()
 def repair(m: Mode, name: Name = None) -> None:
-    """Run the steps that no longer hold: after a firewall was flushed, a link deleted, or a reboot."""
+    """Run the steps that no longer hold.
+
+    After a firewall was flushed, a link deleted, or a reboot.
+    """
     if not upkeep.repair(m, name) and not m.dry_run:
         talk("nothing to repair: every step holds")
 
 
 @changes()
 def gc(m: Mode) -> None:
-    """Release what processes that have ended left: addresses, links, rules, handles. Prints the containers' names."""
+    """Clean up after processes that have exited.
+
+    Their addresses, links, rules and handles; prints the names of the containers.
+    """
     names = upkeep.gc(m)
     if not m.dry_run:
         for name in names:
@@ -56,6 +66,6 @@ def gc(m: Mode) -> None:
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    app.command()(status)
-    app.command()(repair)
-    app.command()(gc)
+    app.command(cls=Command)(status)
+    app.command(cls=Command)(repair)
+    app.command(cls=Command)(gc)
