@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from netwrap import amiss, health, plan, upkeep
 from netwrap import drivers as registry
-from netwrap import health, plan, upkeep
 from netwrap.desk import Desk, Mode, watched
 from netwrap.errors import BadInput, CommandFailed, NetwrapError
 from netwrap.facts import Facts
@@ -18,7 +18,7 @@ from netwrap.model import Container, Endpoint, Netns, Publication, PublishedPort
 from netwrap.plan import ConnectWish, NetworkWish
 from netwrap.session import changing, reading
 from netwrap.spawn import spawn
-from netwrap.undo import closure, foundation
+from netwrap.undo import Entry, closure, foundation
 from netwrap.views import documents, script
 
 ENGINES = ("docker", "podman", "nerdctl")
@@ -69,8 +69,12 @@ def _network(desk: Desk, state: State, seen: Facts, name: str) -> dict[str, Any]
     links = [li.owner for li in state.links if name in (li.a, li.b)]
     entries = desk.store.entries(owners=["host", found.owner, f"published:{name}", *links])
     endpoints = [_endpoint(desk, state, seen, e) for e in state.endpoints_of(network=name)]
-    how = health.network_state(found, health.is_drifted(entries, seen), seen)
+    how = health.network_state(found, _is_drifted(entries, seen, state), seen)
     return documents.network(found, state, how, endpoints)
+
+
+def _is_drifted(entries: list[Entry], seen: Facts, state: State) -> bool:
+    return health.is_drifted(entries, seen) or amiss.drift(entries, seen, state) != []
 
 
 def network_link(mode: Mode, one: str, other: str) -> None:
@@ -267,7 +271,7 @@ def _endpoint(desk: Desk, state: State, seen: Facts, found: Endpoint) -> dict[st
     built_upon = foundation([found.owner, *ports])  # a container whose network has drifted may reach nobody
     owners = [*built_upon, f"hairpin:{place}", f"replies:{place}"]
     entries = desk.store.entries(owners=owners)
-    how = health.container_state(container, health.is_drifted(entries, seen), seen)
+    how = health.container_state(container, _is_drifted(entries, seen, state), seen)
     return documents.endpoint(found, container, state, how)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from netwrap import firewall, health
+from netwrap import amiss, firewall, health
 from netwrap.errors import NetwrapError
 from netwrap.facts import Facts, Rule, renamed, same_rule
 from netwrap.foresee import after
@@ -41,9 +41,12 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
     finding for all that `repair` runs again, and one for each part that it cannot."""
     jump = jump_of(standing)
     lost = _lost(standing, seen, state)
-    refused = dict(_refused(lost, standing, seen, state))
+    others = [pair for pair in amiss.drift(standing, seen, state) if whose(pair[0]) not in _gone(state, seen)]
+    parts = {whose(step.owner) for step in lost} | {whose(owner) for owner, _ in others}
+    refused = dict(_refused(parts, standing, seen, state))
     yield from refused.values()
     lost = [s for s in lost if s.probe.key[0] not in covered and whose(s.owner) not in refused]
+    disordered = [text for owner, text in others if whose(owner) not in refused]
     if jump is not None and jump in lost:
         policy = seen.policies.get(("filter", "FORWARD"), "ACCEPT")
         yield Finding(
@@ -53,21 +56,26 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
             "Nobody is let in or kept out by netwrap any more: containers reach nothing, or everybody reaches them.",
             REPAIR,
         )
-    others = [step for step in lost if step is not jump]
-    if len(others) == 1:
-        yield Finding("drifted", f"missing: {others[0].do.text()}", others[0].why, REPAIR)
-    elif others:
+    missing = [step for step in lost if step is not jump]
+    if len(missing) == 1 and not disordered:
+        yield Finding("drifted", f"missing: {missing[0].do.text()}", missing[0].why, REPAIR)
+    elif texts := [*(step.do.text() for step in missing), *disordered]:
         yield Finding(
             "drifted",
-            f"{len(others)} steps of netwrap's no longer hold: {_some([step.do.text() for step in others])}",
+            f"{len(texts)} step{'' if len(texts) == 1 else 's'} of netwrap's no longer hold"
+            f"{'s' if len(texts) == 1 else ''}: {_some(texts)}",
             "Somebody has undone them: containers may be cut off, or open to others. `netwrap status` names each.",
             REPAIR,
         )
 
 
 def _lost(standing: list[Entry], seen: Facts, state: State) -> list[Step]:
-    gone = {("container", name) for name, container in state.containers.items() if health.is_gone(container, seen)}
+    gone = _gone(state, seen)
     return [e.step for e in health.drifted(standing, seen) if whose(e.step.owner) not in gone]
+
+
+def _gone(state: State, seen: Facts) -> set[tuple[str, str]]:
+    return {("container", name) for name, container in state.containers.items() if health.is_gone(container, seen)}
 
 
 def _some(texts: list[str], most: int = 3) -> str:
@@ -76,10 +84,10 @@ def _some(texts: list[str], most: int = 3) -> str:
 
 
 def _refused(
-    lost: list[Step], standing: list[Entry], seen: Facts, state: State
+    parts: set[tuple[str, str]], standing: list[Entry], seen: Facts, state: State
 ) -> Iterator[tuple[tuple[str, str], Finding]]:
     """The parts that `repair` would not mend, each with its reason."""
-    for part in sorted({whose(step.owner) for step in lost}):
+    for part in sorted(parts):
         entries = [entry for entry in standing if whose(entry.step.owner) == part]
         try:
             repair(f"repair {part[1] or part[0]}", entries, standing, seen, state)

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from netwrap.model import LINK_GROUP, Netns, Process
+from netwrap.policy import PolicyRule, kind_of, parse_ways, table_of
 from netwrap.steps import Probe
 from netwrap.wayout import WayOut, mtu_of
 
@@ -36,17 +37,22 @@ class Link:
     mtu: int = 1500
     hairpin: bool = False
     altnames: tuple[str, ...] = ()
+    index: int = 0
+    peer: int = 0
+    """The index of a veth's other end in the namespace where that is; 0 where it was not said."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """A route of any table, or one nexthop of it; dst is `default` or a CIDR, mtu (bytes) its own if it has one."""
+    """A route of any table, or one nexthop of it; dst is `default` or a CIDR, kind as `blackhole` leads nowhere."""
 
     dst: str
     dev: str | None = None
     via: str | None = None
     table: str = "main"
     mtu: int | None = None
+    metric: int = 0
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Space:
     addrs: frozenset[tuple[str, str]] = frozenset()
     routes: tuple[Route, ...] = ()
     policy: frozenset[tuple[str, str]] = frozenset()
+    ways: tuple[PolicyRule, ...] = ()
+    """All rules that say which table is asked, in their order."""
 
     def has_name(self, name: str) -> bool:
         """Says whether a link has the name, or has it as an altname."""
@@ -210,18 +218,18 @@ def netns_of(probe: Probe) -> Netns:
 
 def same_rule(one: Rule, other: Rule) -> bool:
     """Says whether two rules of a chain are the same, however they are printed."""
-    return _matches(one) == _matches(other)
+    return options_of(one) == options_of(other)
 
 
-def _matches(rule: Rule) -> list[Rule]:
-    """A rule's options with their values, in any order: versions of iptables print them differently."""
+def options_of(rule: Rule) -> tuple[Rule, ...]:
+    """A rule's options with their values, in one order: versions of iptables print them differently."""
     groups: list[list[str]] = []
     for word in rule:
         starts = word == "!" or word.startswith("-")
         if not groups or (starts and groups[-1] != ["!"]):
             groups.append([])
         groups[-1].append(word)
-    return sorted(map(tuple, groups))
+    return tuple(sorted(map(tuple, groups)))
 
 
 def _holds_on_link(probe: Probe, space: Space) -> bool:
@@ -244,15 +252,14 @@ def _holds_on_link(probe: Probe, space: Space) -> bool:
             return (name, rest[0]) in space.addrs
         case "route":
             dst, via, table = (*rest, "main")[:3]
-            return Route(dst, name, via or None, table) in space.routes
+            return any((r.dst, r.dev, r.via or "", r.table) == (dst, name, via, table) for r in space.routes)
     raise ValueError(f"no probe of kind {probe.kind!r}")
 
 
 def parse_space(text: str) -> Space:
     """Reads the answers of one namespace to QUESTIONS. Errors: ValueError, KeyError, TypeError, AttributeError."""
     objects, routes, policy = (json.loads(line, strict=False) for line in text.split("\n") if line)
-    links: dict[str, Link] = {}
-    addrs: set[tuple[str, str]] = set()
+    links, addrs = dict[str, Link](), set[tuple[str, str]]()
     for row in objects:
         if not row:  # `ip` prints {} for what a filter left out
             continue
@@ -260,17 +267,12 @@ def parse_space(text: str) -> Space:
         links[name] = _link(row)
         addrs.update((name, f"{a['local']}/{a['prefixlen']}") for a in row.get("addr_info", ()) if "local" in a)
     found = tuple(
-        Route(r["dst"], hop.get("dev"), hop.get("gateway"), _table(r), mtu_of(r))
+        Route(r["dst"], hop.get("dev"), hop.get("gateway"), table_of(r), mtu_of(r), r.get("metric", 0), kind_of(r))
         for r in routes
         for hop in r.get("nexthops", (r,))
     )
-    sources = frozenset((r["src"], _table(r)) for r in policy if "table" in r)
-    return Space(links, frozenset(addrs), found, sources)
-
-
-def _table(row: dict[str, Any]) -> str:
-    """A table of routes, by the name that every machine has for it (ip-route(8)), else by its number."""
-    return {"253": "default", "254": "main", "255": "local"}.get(str(row["table"]), str(row["table"]))
+    sources = frozenset((r["src"], table_of(r)) for r in policy if "table" in r)
+    return Space(links, frozenset(addrs), found, sources, parse_ways(policy))
 
 
 def _link(row: dict[str, Any]) -> Link:
@@ -285,6 +287,8 @@ def _link(row: dict[str, Any]) -> Link:
         mtu=row.get("mtu", 1500),
         hairpin=bool(info.get("info_slave_data", {}).get("hairpin", False)),
         altnames=tuple(row.get("altnames", ())),
+        index=row.get("ifindex", 0),
+        peer=row.get("link_index", 0),
     )
 
 

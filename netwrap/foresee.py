@@ -20,6 +20,8 @@ def after(seen: Facts, steps: Iterable[Step]) -> Facts:
                 seen = _changed(seen, step, partial(_without, name=name))
             case ("ip", "link", "set", "dev", name, "master", bridge):
                 seen = _changed(seen, step, _plugged(name, bridge))
+            case ("ip", "link", "set", "dev", name, "address" | "group" | "mtu" as what, value):
+                seen = _changed(seen, step, _with(name, what, value))
             case ("ip", "link", "set", "dev", old, "down"):
                 seen = _changed(seen, step, _renamed_to(old, old))
             case ("ip", "link", "set", "dev", old, "name", new):
@@ -30,6 +32,8 @@ def after(seen: Facts, steps: Iterable[Step]) -> Facts:
                 seen = _changed(seen, step, partial(_without, name=name))
             case ("ip", "addr", "del", cidr, "dev", name):
                 seen = _changed(seen, step, _without_addr(name, cidr))
+            case ("ip", "route", "del", "blackhole" | "unreachable" | "prohibit" | "throw", dst, *where):
+                seen = _changed(seen, step, _without_route(dst, where))
             case ("ip", "route", "del", dst, *where):
                 seen = _changed(seen, step, _without_route(dst, where))
             case ("ip", "netns", "del", name):
@@ -62,6 +66,23 @@ def _renamed_key(key: str, old: str, new: str) -> str:
 
 def _without_addr(name: str, cidr: str) -> Callable[[Space], Space]:
     return lambda space: replace(space, addrs=space.addrs - {(name, cidr)})
+
+
+def _with(name: str, what: str, value: str) -> Callable[[Space], Space]:
+    """A link with another MAC, group or MTU."""
+
+    def change(space: Space) -> Space:
+        if name not in space.links:
+            return space
+        old = space.links[name]
+        new = {
+            "address": replace(old, mac=value),
+            "group": replace(old, group=value),
+            "mtu": replace(old, mtu=int(value) if what == "mtu" else old.mtu),
+        }
+        return replace(space, links={**space.links, name: new[what]})
+
+    return change
 
 
 def _without_route(dst: str, where: list[str]) -> Callable[[Space], Space]:

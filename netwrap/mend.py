@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from netwrap import drivers
+from netwrap import amiss, drivers
 from netwrap.errors import NetwrapError
 from netwrap.facts import NO_NAMESPACE, Facts, Rule, is_husk, netns_of, renamed, same_rule
 from netwrap.foresee import after
@@ -33,8 +33,12 @@ def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen
     work.run(chain_names(lost_chains(entries, seen), standing, seen))
     work.run(_clearing(e.step.probe, e.step.owner) for e in handles if is_husk(e.step.probe, seen))
     work.mend(handles, standing, state)  # first: they are the ways in
+    work.run(amiss.marks(entries, work.seen))
     work.run(_names(entries, work.seen))
     work.run(_broken_cables(entries, work.seen))
+    work.run(amiss.sizes(entries, work.seen, state))
+    work.connect(amiss.connected(entries, work.seen))
+    work.run(step for step in amiss.displaced(standing, work.seen) if step.owner in {e.step.owner for e in entries})
     work.mend((e for e in entries if e not in handles and e.id not in replaces), standing, state)
     return Plan(title, tuple(work.steps), replaces=tuple(replaces))
 
@@ -55,11 +59,22 @@ class _Work:
             self.steps.append(step)
             self.seen = after(self.seen, [step])
 
+    def connect(self, steps: Iterable[Step]) -> None:
+        """Adds connected routes; what is in their way goes in containers alone. Raises NetwrapError."""
+        for step in list(steps):
+            if step.probe.ns is None and (there := amiss.taken_by(step, self.seen)):
+                raise NetwrapError(
+                    f"{there[0].dst} leads to {there[0].dev or there[0].kind}, and that route is not netwrap's",
+                    f"ip route show {there[0].dst}  # whose is it? take it away, then: netwrap repair",
+                )
+            self.run([*amiss.in_the_way(step, self.seen), step])
+
     def mend(self, entries: Iterable[Entry], standing: Sequence[Entry], state: State) -> None:
         """Runs the steps again that no longer hold. Errors: NetwrapError."""
         for entry in entries:
             if drifted([entry], self.seen):
                 _refuse_taken(entry.step, self.seen)
+                self.run(amiss.in_the_way(entry.step, self.seen))
                 self.run([replace(again(entry.step, standing, self.seen, state), mends=entry.id)])
 
 
@@ -205,7 +220,7 @@ def again(step: Step, entries: Iterable[Entry], seen: Facts, state: State) -> St
     if step.probe.kind != "rule":
         return step
     table, chain, *words = step.probe.key
-    wanted = _order((table, chain), entries)
+    wanted = amiss.order((table, chain), entries)
     place = wanted.index(tuple(words)) if tuple(words) in wanted else len(wanted)
     there = seen.rules.get((table, chain), ())
     before = [n for n, rule in enumerate(there, 1) if any(same_rule(rule, w) for w in wanted[:place])]
@@ -214,13 +229,3 @@ def again(step: Step, entries: Iterable[Entry], seen: Facts, state: State) -> St
     if (is_appended and not behind) or (not is_appended and not before):
         return step
     return _at(min(behind) if behind else max(before) + 1, step)
-
-
-def _order(place: tuple[str, str], entries: Iterable[Entry]) -> list[Rule]:
-    """Our rules of a chain in the order in which they have to stand."""
-    rules: list[Rule] = []
-    for entry in entries:
-        probe = entry.step.probe
-        if probe.kind == "rule" and probe.key[:2] == place:
-            rules.insert(len(rules) if "-A" in entry.step.do.argv else 0, probe.key[2:])
-    return rules

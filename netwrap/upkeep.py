@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from netwrap import health, mend
+from netwrap import amiss, health, mend
 from netwrap.desk import Desk, Mode, watched
 from netwrap.errors import BadInput, NetwrapError
 from netwrap.facts import Facts
@@ -60,9 +60,11 @@ def status(mode: Mode) -> tuple[list[dict[str, Any]], list[str]]:
         state, seen = desk.state(), desk.look_at_all()
         found = []
         entries = desk.store.entries(owners=state.owners)
+        others = amiss.drift(entries, seen, state)
         for owner in dict.fromkeys(entry.step.owner for entry in entries):
             own = [entry for entry in entries if entry.step.owner == owner]
             drift = [entry.step.do.text() for entry in health.drifted(own, seen)]
+            drift += [text for whose_, text in others if whose_ == owner]
             if owner == "host":
                 fresh = [step.do.text() for step in mend.host_settings(seen, state)]
                 drift = [*(line for line in fresh if line not in drift), *drift]

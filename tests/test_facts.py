@@ -30,6 +30,7 @@ from netwrap.facts import (
     parse_space,
 )
 from netwrap.model import Netns
+from netwrap.policy import PolicyRule
 from netwrap.steps import Probe, addr, iptables, link, netns, route, sysctl
 
 FACTS = Path(__file__).parent / "facts"
@@ -56,11 +57,16 @@ SEEN = Facts(
 
 
 def test_links_are_read_with_kind_master_group_and_names() -> None:
-    assert HOST.links["testbridge"] == Link("testbridge", BR_MAC, "bridge", True, None, "28279", 1500)
-    assert HOST.links[VETH] == Link(VETH, VETH_MAC, "veth", True, "testbridge", "28279", 1500, True)
+    assert replace(HOST.links["testbridge"], index=0, peer=0) == Link(
+        "testbridge", BR_MAC, "bridge", True, None, "28279", 1500
+    )
+    assert replace(HOST.links[VETH], index=0, peer=0) == Link(
+        VETH, VETH_MAC, "veth", True, "testbridge", "28279", 1500, True
+    )
     assert HOST.links["lan0"].altnames == ("enp0s1",)
-    assert HOST.links["lo"] == Link("lo", "00:00:00:00:00:00", "", True, None, "0", 65536)
-    assert BIRD2.links["eth0"] == Link("eth0", ETH0_MAC, "veth", True, None, "0", 1500)
+    assert replace(HOST.links["lo"], index=0, peer=0) == Link("lo", "00:00:00:00:00:00", "", True, None, "0", 65536)
+    assert replace(BIRD2.links["eth0"], index=0, peer=0) == Link("eth0", ETH0_MAC, "veth", True, None, "0", 1500)
+    assert HOST.links[VETH].index > 0
 
 
 def test_a_link_is_there_by_its_altname_too() -> None:
@@ -77,7 +83,7 @@ def test_addresses_are_read_with_their_link_and_prefix() -> None:
 def test_routes_of_every_table_and_without_a_link_are_read() -> None:
     assert Route("default", "lan0", "192.168.1.1") in HOST.routes
     assert Route("203.0.113.0/24", "lan0", "192.168.1.1", "100") in HOST.routes
-    assert Route("198.51.100.0/24", None, None) in HOST.routes
+    assert Route("198.51.100.0/24", kind="blackhole") in HOST.routes
     assert Route("10.0.0.1", "testbridge", None, "local") in HOST.routes
 
 
@@ -86,6 +92,24 @@ def test_each_nexthop_is_a_route() -> None:
     hops = '{"gateway":"10.1.0.2","dev":"w1","weight":1,"flags":[]},{"gateway":"10.2.0.2","dev":"w2","flags":[]}'
     found = parse_space(f'[]\n[{{"dst":"default","table":"7","flags":[],"nexthops":[{hops}]}}]\n[]').routes
     assert found == (Route("default", "w1", "10.1.0.2", "7"), Route("default", "w2", "10.2.0.2", "7"))
+
+
+def test_rules_for_tables_of_routes_are_read_with_what_they_are_for() -> None:
+    """As `ip -N -j -d rule` of iproute2 6.1 prints them."""
+    rows = (
+        '{"priority":0,"src":"all","table":"255","protocol":"2"},'
+        '{"priority":4,"src":"10.1.0.0","srclen":24,"fwmark":"0x3","table":"99","protocol":"0"},'
+        '{"priority":5,"src":"all","dst":"10.2.0.0","dstlen":16,"action":"7","protocol":"0"},'
+        '{"priority":6,"src":"10.0.0.2","table":"102","protocol":"0"}'
+    )
+    found = parse_space(f"[]\n[]\n[{rows}]")
+    assert found.ways == (
+        PolicyRule(0, table="local"),
+        PolicyRule(4, IPv4Network("10.1.0.0/24"), table="99", is_narrower=True),
+        PolicyRule(5, destination=IPv4Network("10.2.0.0/16"), action="unreachable"),
+        PolicyRule(6, IPv4Network("10.0.0.2/32"), table="102"),
+    )
+    assert ("10.0.0.2", "102") in found.policy
 
 
 @pytest.mark.parametrize("answer", ["[]", "[{}]", "[{},{}]"])

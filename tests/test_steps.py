@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,10 @@ DNAT = ("DNAT", "--to-destination", "10.0.0.2:80")
 FROM_OUTSIDE = ("-d", "127.0.0.0/8", "!", "-i", "lo")
 PORT = ("-p", "tcp", "-m", "tcp", "--dport", "8080", "-m", "addrtype", "--dst-type", "LOCAL")
 
+OTHER_MAC = link.set_address("br", "02:00:00:00:00:09", MAC, "somebody")
+OTHER_GROUP = replace(BRIDGE, do=Cmd(("ip", "link", "set", "dev", "br", "group", "7")))
+NO_ROUTE = replace(ADDR, do=Cmd(("ip", "route", "del", "10.0.0.0/24", "dev", "eth0"), BIRD2))
+
 # A step, and the steps before it.
 STEPS: dict[str, tuple[list[Step], Step]] = {
     "add_bridge": ([], BRIDGE),
@@ -74,6 +79,13 @@ STEPS: dict[str, tuple[list[Step], Step]] = {
         [ATTACH, VETH, MOVE, UP, ADDR],
         route.add("default", "10.0.0.1", "eth0", PEER_MAC, 101, "why", BIRD2),
     ),
+    "route.add_connected": (
+        [ATTACH, VETH, MOVE, UP, ADDR, NO_ROUTE],
+        route.add_connected("10.0.0.0/24", "10.0.0.2", "eth0", PEER_MAC, "why", BIRD2),
+    ),
+    "set_address": ([BRIDGE, OTHER_MAC], link.set_address("br", MAC, "02:00:00:00:00:09", "why")),
+    "set_group": ([BRIDGE, OTHER_GROUP], link.set_group("br", MAC, "7", "why")),
+    "resize": ([ATTACH, VETH, MOVE], link.resize("eth0", PEER_MAC, 1400, 1500, "why", BIRD2)),
     "route.add of a link": (
         [ATTACH, VETH, MOVE, UP, ADDR],
         route.add("10.0.0.0/24", None, "eth0", PEER_MAC, 101, "why", BIRD2),
@@ -109,7 +121,9 @@ def test_every_constructor_has_its_case() -> None:
         if callable(found) and getattr(found, "__module__", "") == module.__name__ and not name.startswith("_")
     }
     cases = {name.split()[0].rpartition(".")[2] for name in STEPS}
-    assert constructors - {"keep", "of_link", "of_a_stranger", "called", "delete", "clear"} == cases
+    assert (
+        constructors - {"keep", "of_link", "of_a_stranger", "called", "delete", "clear", "remove", "take_out"} == cases
+    )
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -116,6 +116,7 @@ class ToyKernel:
     @staticmethod
     def _told(link: ToyLink) -> dict[str, Any]:
         told = {**vars(link), "peer": link.peer.name if link.peer else None}
+        del told["index"]
         del told["mtu_is_set"]  # nobody can ask the kernel for it
         return told
 
@@ -269,11 +270,11 @@ class ToyKernel:
                     ns.addrs.append(("lo", "127.0.0.1/8"))
             case ["down"]:
                 link.up = False
+                ns.disconnected = {pair for pair in ns.disconnected if pair[0] != link.name}
                 ns.routes = [r for r in ns.routes if r.dev != link.name]
             case ["master", bridge]:
                 must(self._link(ns, bridge).kind == "bridge", "RTNETLINK answers: Operation not supported")
-                must(link.master is None, "the toy kernel's own: it has a master already")
-                link.master = bridge
+                link.master, link.hairpin = bridge, False
                 self._follow(ns)
             case ["nomaster"]:
                 must(link.master is not None, "the toy kernel's own: it has no master")
@@ -283,6 +284,10 @@ class ToyKernel:
                 must(not link.up, "RTNETLINK answers: Device or resource busy")
                 self._must_be_free(ns, name)
                 self._rename(ns, link, name)
+            case ["address", mac]:
+                link.mac = mac
+            case ["group", group]:
+                link.group = group
             case ["mtu", value]:
                 link.mtu, link.mtu_is_set = int(value), True
             case ["type", "bridge_slave", "hairpin", ("on" | "off") as value]:
@@ -337,6 +342,7 @@ class ToyKernel:
         else:
             assert how == "del"
             must(pair in ns.addrs, "RTNETLINK answers: Cannot assign requested address")
+            ns.disconnected.discard((link.name, str(IPv4Interface(cidr).network)))
             ns.addrs.remove(pair)
 
     def _netns(self, words: list[str]) -> None:
@@ -385,7 +391,10 @@ class ToyKernel:
 
     def _space(self, ns: Namespace) -> Space:
         links = {
-            name: Link(name, li.mac, li.kind, li.up, li.master, li.group, li.mtu, li.hairpin, li.altnames)
+            name: Link(
+                *(name, li.mac, li.kind, li.up, li.master, li.group, li.mtu, li.hairpin, li.altnames, li.index),
+                peer=li.peer.index if li.peer else 0,
+            )
             for name, li in ns.links.items()
         }
         return Space(links, frozenset(ns.addrs), tuple(ns.routes + ns.connected()), frozenset(ns.policy))

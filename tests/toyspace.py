@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from itertools import count
 
 from toywords import must
 
@@ -28,6 +29,7 @@ class ToyLink:
     hairpin: bool = False
     altnames: tuple[str, ...] = ()
     peer: ToyLink | None = None
+    index: int = field(default_factory=count(1).__next__)
 
 
 @dataclass
@@ -38,13 +40,15 @@ class Namespace:
     addrs: list[tuple[str, str]] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
     policy: list[tuple[str, str]] = field(default_factory=list)
+    disconnected: set[tuple[str, str]] = field(default_factory=set)
+    """Links and subnets whose connected route somebody has deleted."""
 
     def connected(self) -> list[Route]:
         """The routes that the kernel makes of the addresses of links that are up."""
         return [
             Route(str(IPv4Interface(cidr).network), dev)
             for dev, cidr in self.addrs
-            if dev != "lo" and self.links[dev].up
+            if dev != "lo" and self.links[dev].up and (dev, str(IPv4Interface(cidr).network)) not in self.disconnected
         ]
 
     def way_out(self) -> WayOut | None:
@@ -64,6 +68,21 @@ def change_route(ns: Namespace, how: str, words: list[str], *, everywhere: str |
     match words:
         case ["default", "via", gateway, "dev", name, *rest]:
             route = Route("default", name, gateway, _table(rest))
+        case ["default", "dev", name, *rest]:
+            route = Route("default", name, None, _table(rest))
+        case [dst, "dev", name, "proto", "kernel", "scope", "link", "src", source]:
+            must(
+                any(dev == name and cidr.startswith(f"{source}/") for dev, cidr in ns.addrs), "Invalid prefsrc address"
+            )
+            must(((name, dst) in ns.disconnected) == (how == "add"), "RTNETLINK answers: File exists")
+            (ns.disconnected.remove if how == "add" else ns.disconnected.add)((name, dst))
+            return
+        case [dst, "via", gateway, "dev", name]:
+            route = Route(dst, name, gateway)
+        case [dst, "dev", name]:
+            assert how == "del"
+            ns.disconnected.add((name, dst))
+            return
         case [dst, "dev", name, "table", table]:
             assert str(IPv4Network(dst)) == dst
             route = Route(dst, name, None, table)

@@ -19,7 +19,12 @@ SHELL_PID = "$$"
 NO_ROW = 0
 """As `inverts` of a step: it is not in the journal, because it takes back what a stranger made."""
 
-PASSING = frozenset({"link down", "link name", "link del", "netns clear", "chain name"})
+PASSING = frozenset(
+    {
+        *("link down", "link name", "link del", "link mark", "link size", "netns clear", "chain name", "rule out"),
+        *("route connected", "route del"),
+    }
+)
 """Kinds of steps that lead to another one, and are not what stands in the end."""
 
 Object = Network | NetworkLink | Container | Endpoint | Publication

@@ -38,6 +38,12 @@ def insert(table: str, chain: str, mark: str, rule: tuple[str, ...], target: tup
     return _rule("-I", table, chain, mark, rule, target, why)
 
 
+def take_out(table: str, chain: str, rule: tuple[str, ...], number: int, why: str) -> Step:
+    """Takes a rule of ours out of a chain, the n-th there, for it to come back in its place."""
+    back = _iptables(table, "-I", chain, str(number), *rule)
+    return Step("rule out", _iptables(table, "-D", chain, *rule), back, Probe("passing", (table, chain, *rule)), why)
+
+
 def of_a_stranger(table: str, chain: str, rule: tuple[str, ...], ours: str) -> Step:
     """Removes somebody else's rule that is in a chain of ours, or leads there; its inverse would add it again."""
     again = _iptables(table, "-A", chain, *rule)

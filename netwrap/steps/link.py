@@ -79,6 +79,29 @@ def rename(old: str, new: str, mac: str, why: str, ns: Netns | None = None) -> S
     )
 
 
+def set_address(name: str, mac: str, old: str, why: str, ns: Netns | None = None) -> Step:
+    """Gives a link its MAC back."""
+    return _mark(("address", mac), ("address", old), name, mac, why, ns)
+
+
+def set_group(name: str, mac: str, old: str, why: str) -> Step:
+    """Gives a link on the host our group back."""
+    return _mark(("group", str(LINK_GROUP)), ("group", old), name, mac, why, None)
+
+
+def _mark(mine: tuple[str, ...], old: tuple[str, ...], name: str, mac: str, why: str, ns: Netns | None) -> Step:
+    words = ("ip", "link", "set", "dev", name)
+    return Step("link mark", Cmd((*words, *mine), ns), Cmd((*words, *old), ns), Probe("link", (name, mac), ns), why)
+
+
+def resize(name: str, mac: str, mtu: int, old: int, why: str, ns: Netns | None = None) -> Step:
+    """Gives a link that somebody has set another MTU its own one back, in bytes."""
+    step = set_mtu(name, mac, mtu, old, why)
+    assert step.undo is not None
+    do, undo = replace(step.do, ns=ns), replace(step.undo, ns=ns)
+    return replace(step, kind="link size", do=do, undo=undo, probe=replace(step.probe, ns=ns))
+
+
 def called(step: Step, name: str) -> Step:
     """The removal of a link for the name that somebody has given it."""
     do = replace(step.do, argv=(*step.do.argv[:-1], name))

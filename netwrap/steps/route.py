@@ -41,3 +41,26 @@ def add_default(gateway: str, name: str, mac: str, why: str, ns: Netns | None = 
         Probe("route", (name, mac, "default", gateway), ns),
         why,
     )
+
+
+def add_connected(subnet: str, source: str, name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
+    """Adds the route that the kernel makes with an address, where somebody has removed it."""
+    words = (subnet, "dev", name, "proto", "kernel", "scope", "link", "src", source)
+    return Step(
+        "route connected",
+        Cmd(("ip", "route", "add", *words), ns),
+        Cmd(("ip", "route", "del", *words), ns),
+        Probe("route", (name, mac, subnet, ""), ns),
+        why,
+    )
+
+
+def remove(words: tuple[str, ...], again: tuple[str, ...], why: str, ns: Netns | None) -> Step:
+    """Removes a route that somebody has put in the place of one of ours; its inverse adds it again."""
+    return Step(
+        "route del",
+        Cmd(("ip", "route", "del", *words), ns),
+        Cmd(("ip", "route", "add", *again), ns),
+        Probe("passing", words, ns),
+        why,
+    )

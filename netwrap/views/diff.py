@@ -59,7 +59,8 @@ def _route(route: Route) -> str:
     via = f" via {route.via}" if route.via else ""
     dev = f" dev {route.dev}" if route.dev else ""
     table = f" table {route.table}" if route.table != "main" else ""
-    return f"{route.dst}{via}{dev}{table}"
+    kind = f"{route.kind} " if route.kind else ""
+    return f"{kind}{route.dst}{via}{dev}{table}"
 
 
 def _link(link: Link) -> str:
