@@ -42,14 +42,11 @@ cases() {
     nw network create --subnet 10.0.0.1/24 net1 --dry-run
     [ "$CODE" -eq 0 ]
     [ "${OUT%%$'\n'*}" = "#!/usr/bin/env bash" ]
+    before=$(kernel_state)
     host bash -c "$OUT" >/dev/null
     made=$(kernel_state)
-    host ip link del dev net1
-    host iptables -w -F
-    host iptables -w -X NETWRAP-net1
-    host iptables -w -X NETWRAP
-    host iptables -w -t nat -F
-    host bash -c 'echo 0 >/proc/sys/net/ipv4/ip_forward'
+    host bash -euc "$(sed -n 's/^# undo: //p' <<<"$OUT")" >/dev/null
+    same "$before" "$(kernel_state)"
     nw network create --subnet 10.0.0.1/24 net1
     [ "$OUT" = net1 ]
     same "$made" "$(kernel_state)"
@@ -63,6 +60,42 @@ cases() {
         [ "$(jq -r 'map(keys_unsorted | join(" ")) | unique | .[]' <<<"$OUT")" = "n do undo ns why" ]
     done
     same "$made" "$(kernel_state)"
+}
+
+@test "a network over what such a script has left is refused, and the hint removes all of that" {
+    local before left
+    nw network create --subnet 10.0.0.1/24 net1 --dry-run
+    host bash -c "$OUT" >/dev/null
+    refused 2 "interface net1, chain NETWRAP, chain NETWRAP-net1" network create --subnet 10.0.0.1/24 net1
+    refused 2 "not in this state" network create --subnet 10.5.0.1/24 net3 # NETWRAP is in its way
+    host bash -euc "${ERR##*hint: }"
+    netwrap network create --quiet --subnet 10.0.0.1/24 net1
+
+    # Beside a network that stands, which stays.
+    before=$(kernel_state)
+    for words in "--subnet 10.0.1.1/24 net2" "--subnet 10.0.1.1/24 net2 --internal"; do
+        # shellcheck disable=SC2086
+        nw network create --dry-run $words
+        host bash -c "$OUT" >/dev/null
+        left=$(kernel_state)
+        # shellcheck disable=SC2086
+        refused 2 "not in this state" network create $words
+        same "$left" "$(kernel_state)"
+        host bash -euc "${ERR##*hint: }"
+        same "$before" "$(kernel_state)"
+    done
+    [ "$(netwrap status --json | jq -r '[.[].state] | unique | .[]')" = up ]
+
+    # A lost state, with containers and ports.
+    container
+    netwrap connect --quiet --net net1 --pid "$PID" --name web -p 8080:80 -p 53:53/udp
+    host rm -r /run/netwrap
+    nw network create --subnet 10.0.0.1/24 net1
+    [ "$CODE" -eq 2 ]
+    host bash -euc "${ERR##*hint: }"
+    [ "$(host iptables-save | grep -ic netwrap)" -eq 0 ]
+    netwrap network create --quiet --subnet 10.0.0.1/24 net1
+    netwrap connect --quiet --net net1 --netns web
 }
 
 @test "a dry run makes no state directory" {

@@ -118,7 +118,7 @@ def connect(
     pid = _pid_of(target.container) if target.container is not None else target.pid
     wish = replace(wish, pid=pid, netns=target.netns)
     with changing(mode, f"connect to {wish.network}") as desk:
-        desk.state().network(wish.network)
+        desk.known(wish.network)
         upkeep.clear(desk)
         seen = desk.look([pid] if pid is not None else (), _handles(wish), ports=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from netwrap import execute, mend
-from netwrap.errors import CommandFailed, Interrupted, LeftBehind, NetwrapError, StateFailed
+from netwrap.errors import BadInput, CommandFailed, Interrupted, LeftBehind, NetwrapError, StateFailed, quoted
 from netwrap.execute import Runner, Say
 from netwrap.facts import Facts, holds
 from netwrap.foresee import after
 from netwrap.look import boot_id, look, own_namespace
-from netwrap.model import Container, Netns, State
+from netwrap.model import Container, Netns, State, is_name
 from netwrap.spawn import Signals, require
 from netwrap.steps import NO_ROW, PASSING, Plan, Step, namespaces
 from netwrap.store import Store
@@ -89,6 +89,16 @@ class Desk:
     def state(self) -> State:
         """What stands, by the store; without what this command clears away first."""
         return self.store.state().without(self.cleared.removes)
+
+    def known(self, network: str) -> None:
+        """Raises BadInput where there is no such network; one that a dry run has printed is none."""
+        state = self.state()
+        if is_name(network) and network not in state.networks:
+            raise BadInput(
+                f"no network {quoted(network)}",
+                f"netwrap network create {network}  # first; a dry run makes none. To try both: netwrap sandbox",
+            )
+        state.network(network)
 
     def look(
         self, pids: Iterable[int] = (), inside: Iterable[Netns] = (), *, ports: bool = False, way_out: bool = False

@@ -79,6 +79,7 @@ def _words(name: str, command: list[str]) -> list[str]:
 
 def _dry_run(mode: Mode, wish: ConnectWish, command: list[str]) -> None:
     with changing(mode, f"run on {wish.network}") as desk:
+        desk.known(wish.network)
         upkeep.clear(desk)
         seen = desk.look(ports=bool(wish.ports))
         made = plan.connect(wish, seen, desk.state())

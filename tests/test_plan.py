@@ -79,7 +79,7 @@ def answer_of(result: Result) -> Case:
         what, hint = result.complaint
         return {"error": what, "hint": hint, "exit": result.code}
     head, *blocks = result.out.split("\n\n")
-    already = [line.removeprefix("# ") for line in head.splitlines()[3:]]
+    already = [line.removeprefix("# ") for line in head.partition("\nset -e")[2].splitlines()[1:]]
     commands = [line for block in blocks for line in block.splitlines() if not line.startswith("# ")]
     return {"already": already, "commands": commands} if already else {"commands": commands}
 

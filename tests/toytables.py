@@ -77,6 +77,10 @@ class Tables:
                 self._must(chain not in BUILT_IN[table] and not self.chains[place], "iptables: Directory not empty.")
                 self._must(not self._is_used(table, chain), "iptables: Too many links.")
                 del self.chains[place]
+            case "-F":
+                assert not rule
+                self._must(place in self.chains, "iptables: No chain/target/match by that name.")
+                self.chains[place].clear()
             case "-P":
                 assert chain in BUILT_IN[table]
                 assert rule in (["ACCEPT"], ["DROP"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
@@ -12,8 +11,9 @@ from netwrap.errors import BadInput
 from netwrap.facts import Facts
 from netwrap.ipam import free_subnet
 from netwrap.model import Network, NetworkLink, State, bridge_name, usable
+from netwrap.plan import leftovers
 from netwrap.plan.common import refuse_down, shared
-from netwrap.steps import Plan, Step, conntrack, owned
+from netwrap.steps import Plan, conntrack, owned
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
     if "host" not in state.owners and not any(s.kind == "sysctl" for s in steps):
         already = ("forwarding is on already; it stays as it is, also afterwards",)
     steps += owned(network.owner, driver.forward(network, seen))
-    _refuse_existing_chains(steps, seen)
+    leftovers.refuse(network, steps, seen, state)
+    _refuse_taken(network, seen, state)
     return Plan(f"network create {network.name}", steps, already, (network,))
 
 
@@ -76,16 +77,9 @@ def network_link(names: tuple[str, str], seen: Facts, state: State) -> Plan:
 def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
     if wish.name in state.networks:
         raise BadInput(f"network {wish.name!r} exists", f"netwrap network inspect {wish.name}")
-    bridge = bridge_name(wish.name)
-    if seen.host.has_name(bridge):
-        raise BadInput(
-            f"an interface {bridge!r} is there already, and it is not netwrap's",
-            f"ip link show dev {bridge}  # whose is it? choose another name",
-        )
     subnet = wish.subnet or free_subnet(
         [net for net, _ in seen.occupied()] + [n.subnet for n in state.networks.values()]
     )
-    _refuse_overlap(subnet, seen, state)
     gateway = wish.gateway or subnet.network_address + 1
     if not usable(subnet, gateway):
         raise BadInput(
@@ -105,24 +99,20 @@ def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
     mtu = wish.mtu if wish.mtu is not None else seen.default_mtu()
     if not 68 <= mtu <= 65535:
         raise BadInput(f"MTU {mtu} is not from 68 to 65535", f"netwrap network create --mtu 1500 {wish.name}")
-    return Network(wish.name, wish.driver, subnet, gateway, bridge, mtu, wish.internal, wish.ip_range)
+    return Network(wish.name, wish.driver, subnet, gateway, bridge_name(wish.name), mtu, wish.internal, wish.ip_range)
 
 
-def _refuse_overlap(subnet: IPv4Network, seen: Facts, state: State) -> None:
+def _refuse_taken(network: Network, seen: Facts, state: State) -> None:
+    bridge, subnet = network.bridge, network.subnet
+    if seen.host.has_name(bridge):
+        raise BadInput(
+            f"an interface {bridge!r} is there already, and it is not netwrap's",
+            f"ip link show dev {bridge}  # whose is it? choose another name",
+        )
     own = [(n.subnet, f"network {n.name!r} ({n.subnet})") for n in state.networks.values()]
     for net, where in own + seen.occupied():
         if subnet.overlaps(net):
             raise BadInput(
                 f"subnet {subnet} overlaps {where}; the kernel would take it and send packets astray",
                 "netwrap network create NAME  # without --subnet a free one is chosen",
-            )
-
-
-def _refuse_existing_chains(steps: Iterable[Step], seen: Facts) -> None:
-    for step in steps:
-        if step.kind == "chain" and step.probe.key in seen.rules:
-            table, chain = step.probe.key
-            raise BadInput(
-                f"a chain {chain} is there already in the {table} table, and not by this state",
-                f"iptables -w -t {table} -S {chain}  # what is in it; netwrap --state-dir DIR finds its state",
             )

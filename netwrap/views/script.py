@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from netwrap.steps import Plan, Step, is_undone_last, shell_line
@@ -20,21 +20,47 @@ class Meanwhile:
     steps: tuple[Step, ...]
 
 
+BACK = "# undo: "
+"""How each line of the way back begins."""
+
+_UNKNOWN = (
+    "netwrap does not learn that this script was run, and `netwrap undo` cannot undo it. The lines at its end can: "
+    f"sed -n 's/^{BACK}//p' SCRIPT | bash"
+)
+_UNKNOWN_TEARDOWN = (
+    "netwrap does not learn that this script was run: `netwrap status` will miss what it removes, and `netwrap repair` "
+    "will make it again."
+)
+
+
 def script(plan: Plan, meanwhile: Meanwhile | None = None) -> str:
-    """The plan as a script: the why above each command. With a command that runs meanwhile, its exit code is the
-    script's, and the steps are taken back whatever its end."""
-    lines = ["#!/usr/bin/env bash", f"# netwrap {plan.title}", "set -e"]
+    """The plan as a script: the why above each command, and the way back of what it makes as comments at its end. With
+    a command that runs meanwhile, its exit code is the script's, and the steps are taken back whatever its end."""
+    made = [step for step in plan.steps if plan.makes and step.inverts is None]
+    back = way_back(made) if meanwhile is None else []
+    lines = ["#!/usr/bin/env bash", f"# netwrap {plan.title}"]
+    if back:
+        lines += _comment(_UNKNOWN)
+    elif plan.removes and meanwhile is None:
+        lines += _comment(_UNKNOWN_TEARDOWN)
+    lines.append("set -e")
     lines += [f"# {sentence}" for sentence in plan.already]
     for sentence in plan.warnings:
         lines += _comment(sentence)
     for step in plan.steps:
         lines += ["", *commented(step), step.do.text()]
+    if back:
+        lines += ["", "# The way back, the last step first:", *(BACK + line for line in back)]
     if meanwhile is not None:
-        order = sorted(enumerate(meanwhile.steps), key=lambda place: (is_undone_last(place[1]), -place[0]))
-        back = [step.undo.text() for _, step in order if step.undo is not None]
         lines += ["", "# The command; then every step is taken back.", "code=0"]
-        lines += [f"{shell_line(meanwhile.command)} || code=$?", "set +e", *back, "exit $code"]
+        lines += [f"{shell_line(meanwhile.command)} || code=$?", "set +e", *way_back(meanwhile.steps), "exit $code"]
     return "\n".join(lines) + "\n"
+
+
+def way_back(steps: Iterable[Step]) -> list[str]:
+    """The inverses of the steps, in the order in which they are run."""
+    order = sorted(enumerate(steps), key=lambda place: (is_undone_last(place[1]), -place[0]))
+    return [step.undo.text() for _, step in order if step.undo is not None]
 
 
 def commented(step: Step) -> list[str]:
@@ -43,7 +69,9 @@ def commented(step: Step) -> list[str]:
 
 
 def _comment(sentence: str) -> list[str]:
-    return textwrap.wrap(sentence, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    return textwrap.wrap(
+        sentence, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False, break_long_words=False
+    )
 
 
 def as_json(plan: Plan) -> str:

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # netwrap connect bird2 to testbridge
+# netwrap does not learn that this script was run, and `netwrap undo` cannot
+# undo it. The lines at its end can: sed -n 's/^# undo: //p' SCRIPT | bash
 set -e
 
 # Process 64560's network namespace gets the name bird2. The tutorial's link to
@@ -66,3 +68,23 @@ iptables -w -t nat -A PREROUTING -p tcp -m tcp --dport 8080 -m addrtype --dst-ty
 # 8080:80/tcp leads to bird2, for the host itself: its own packets never pass
 # PREROUTING.
 iptables -w -t nat -A OUTPUT -p tcp -m tcp --dport 8080 -m addrtype --dst-type LOCAL -m comment --comment netwrap:bird2/testbridge -j DNAT --to-destination 10.0.0.2:80
+
+# The way back, the last step first:
+# undo: iptables -w -t nat -D OUTPUT -p tcp -m tcp --dport 8080 -m addrtype --dst-type LOCAL -m comment --comment netwrap:bird2/testbridge -j DNAT --to-destination 10.0.0.2:80
+# undo: iptables -w -t nat -D PREROUTING -p tcp -m tcp --dport 8080 -m addrtype --dst-type LOCAL -m comment --comment netwrap:bird2/testbridge -j DNAT --to-destination 10.0.0.2:80
+# undo: ip link set dev veth5b5fc03 type bridge_slave hairpin off
+# undo: iptables -w -t nat -D POSTROUTING -s 10.0.0.0/24 -o testbridge -m conntrack --ctstate DNAT -m comment --comment netwrap:testbridge -j MASQUERADE
+# undo: iptables -w -t nat -D POSTROUTING -s 127.0.0.0/8 -o testbridge -m conntrack --ctstate DNAT -m comment --comment netwrap:testbridge -j MASQUERADE
+# undo: sysctl net.ipv4.conf.testbridge.route_localnet=0
+# undo: iptables -w -t raw -D PREROUTING -s 127.0.0.0/8 ! -i lo -m comment --comment netwrap:testbridge -j DROP
+# undo: iptables -w -t raw -D PREROUTING -d 127.0.0.0/8 ! -i lo -m comment --comment netwrap:testbridge -j DROP
+# undo: ip -n bird2 route del default via 10.0.0.1 dev eth0
+# undo: ip -n bird2 addr del 10.0.0.2/24 dev eth0
+# undo: ip -n bird2 link set dev eth0 down
+# undo: ip -n bird2 link set dev lo down
+# undo: ip -n bird2 addr del 127.0.0.1/8 dev lo
+# undo: ip -n bird2 link set dev eth0 netns $$ name peer5b5fc03
+# undo: ip link set dev veth5b5fc03 down
+# undo: ip link set dev veth5b5fc03 nomaster
+# undo: ip link del dev veth5b5fc03
+# undo: ip netns del bird2
