@@ -142,12 +142,13 @@ def missing(trial: Trial, entries: dict[str, list[Entry]], seen: Facts, state: S
 
 def _is_on_the_way(step: Step, trial: Trial) -> bool:
     """Says whether a trial needs a step of the objects on its path: of a network's rules, those that let out and those
-    between neighbours are for such trials alone; nobody's way passes lo, and a DROP lets nobody pass."""
+    between neighbours are for such trials alone; nobody passes lo, nor what turns packets away."""
     if step.probe.kind != "rule":
         return step.probe.key[0] != "lo"
     table, chain, *words = step.probe.key
-    if not step.owner.startswith("network:") or words[-1] == "DROP":
-        return words[-1] != "DROP"
+    turns_away = {"DROP", "REJECT"} & {*words} != set()
+    if not step.owner.startswith("network:") or turns_away:
+        return not turns_away
     if table == "nat":
         return trial.target == OUTSIDE
     is_between_neighbours = chain != "NETWRAP" and words[0] == "-i"

@@ -13,6 +13,7 @@ from netwrap import execute, mend
 from netwrap.errors import BadInput, CommandFailed, Interrupted, LeftBehind, NetwrapError, StateFailed, quoted
 from netwrap.execute import Runner, Say
 from netwrap.facts import Facts, holds
+from netwrap.flows import forget
 from netwrap.foresee import after
 from netwrap.look import boot_id, look, own_namespace
 from netwrap.model import Container, Netns, State, is_name
@@ -273,6 +274,7 @@ class Desk:
         if handles := tuple(mend.handles(plan.steps, owned, containers, seen)):
             first += handles
             plan = take_back(title, entries, after(seen, first), removes)
+        plan = forget(plan, plan.removes, seen, self.store.state())
         return replace(plan, steps=first + plan.steps), seen
 
     def _containers(self, inside: Iterable[Netns]) -> list[Container]:
@@ -287,7 +289,7 @@ class Desk:
         self._say_already(plan)
         _warn(plan)
         for step in plan.steps:
-            if step.inverts == NO_ROW:
+            if step.inverts == NO_ROW and step.probe.kind != "flows":
                 talk(f"netwrap: {step.why}")
         look = self._looker(_inside(entries))
         try:

@@ -168,6 +168,7 @@ def test_stdout_is_the_result_and_nothing_else(world: World) -> None:
 
 
 def test_quiet_shows_no_command_line(world: World) -> None:
+    world.prepare("install conntrack")
     for line in (CREATE, CONNECT, "publish bird2 81:81", "unpublish bird2 81:81", "undo", "network remove testbridge"):
         assert world.netwrap(f"{line} --quiet").err == ""
     assert world.kernel.log

@@ -12,6 +12,7 @@ from ipaddress import IPv4Interface
 from itertools import count
 from typing import Any
 
+from toyflows import ToyFlow
 from toyspace import Namespace, ToyLink, change_route, change_rule
 from toytables import Refused, Tables, split
 from toywords import key_of, link_options, must, spelt
@@ -38,6 +39,7 @@ class ToyKernel:
         self.tables = Tables()
         self.sysctls = {key_of(n, setting): old for n in ("all", "default", "lo") for setting, old in SETTINGS.items()}
         self.listeners: set[Listener] = set()
+        self.flows: list[ToyFlow] = []
         self.tools: set[str] = set()
         self.hooks: tuple[Hook, ...] = ()
         self.boot_id = "0b00f1d0-0000-4000-8000-000000000001"
@@ -184,7 +186,9 @@ class ToyKernel:
                 self._ip(rest)
             case "conntrack":
                 assert rest[0] == "-D"
-                must(False, "conntrack v1.4.7 (conntrack-tools): 0 flow entries have been deleted.", 1)
+                gone = [flow for flow in self.flows if flow.is_meant(rest[1:])]
+                self.flows = [flow for flow in self.flows if flow not in gone]
+                must(bool(gone), "conntrack v1.4.7 (conntrack-tools): 0 flow entries have been deleted.", 1)
             case _:
                 raise AssertionError(f"unknown program {tool}")
 

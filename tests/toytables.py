@@ -13,7 +13,7 @@ BUILT_IN = {
     "raw": ("PREROUTING", "OUTPUT"),
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
 }
-TARGETS = {"ACCEPT", "DROP", "RETURN", "MASQUERADE", "DNAT"}
+TARGETS = {"ACCEPT", "DROP", "REJECT", "RETURN", "MASQUERADE", "DNAT"}
 MATCHES = {"comment", "conntrack", "addrtype", "tcp", "udp", "sctp"}
 NEEDS_MATCH = {"--comment": {"comment"}, "--ctstate": {"conntrack"}, "--dst-type": {"addrtype"}}
 NO_INPUT, NO_OUTPUT = {"OUTPUT", "POSTROUTING"}, {"PREROUTING", "INPUT"}
@@ -129,8 +129,11 @@ class Tables:
             word = words.pop(0)
             if word == "!":
                 word = words.pop(0)
-                assert word in ("-i", "-o", "-s", "-d", "--ctstate"), f"! before {word}"
+                assert word in ("-i", "-o", "-s", "-d", "--ctstate", "--tcp-flags"), f"! before {word}"
             value = words.pop(0)
+            if word == "--tcp-flags":
+                assert (value, words.pop(0), "tcp" in loaded) == ("FIN,SYN,RST,ACK", "SYN", True)
+                continue
             assert word not in NEEDS_MATCH or NEEDS_MATCH[word] & loaded, f"{word} without its -m: {rule}"
             match word:
                 case "-i" | "-o":
@@ -156,6 +159,8 @@ class Tables:
                     assert value == "LOCAL"
                 case "--to-destination":
                     assert target == "DNAT"
+                case "--reject-with":
+                    assert (target, value, protocol) == ("REJECT", "tcp-reset", "tcp")
                 case "-j":
                     target = value
                 case _:
@@ -164,6 +169,7 @@ class Tables:
         if target not in TARGETS:
             self._must((table, target) in self.chains, f"Chain '{target}' does not exist", 2)
         self._must(target != "DNAT" or (table == "nat" and chain in ("PREROUTING", "OUTPUT")), "DNAT: bad place")
+        self._must(target != "REJECT" or table == "filter", "REJECT: bad place")
         self._must(target != "MASQUERADE" or (table, chain) == ("nat", "POSTROUTING"), "MASQUERADE: bad place")
 
     @staticmethod

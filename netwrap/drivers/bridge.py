@@ -21,6 +21,7 @@ from netwrap.steps import Step, addr, conntrack, iptables, link, owned, route, s
 CHAIN = "NETWRAP"
 FORWARDING = "net.ipv4.conf.all.forwarding"
 REDIRECTS = "net.ipv4.conf.all.accept_redirects"
+_NOT_SYN = ("!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
 
 
 def chain_of(bridge: str) -> str:
@@ -238,6 +239,15 @@ def _open(network: Network) -> Iterator[Step]:
     )
     yield iptables.insert(
         "filter", CHAIN, mark, ("-o", br), (chain,), f"What is about to be forwarded to {br} is decided in {chain}."
+    )
+    yield iptables.append(
+        "filter",
+        CHAIN,
+        mark,
+        ("-i", br, "-p", "tcp", "-m", "tcp", *_NOT_SYN, "-m", "conntrack", "--ctstate", "NEW"),
+        ("REJECT", "--reject-with", "tcp-reset"),
+        "TCP that the kernel does not know and that does not begin here was cut off, as by `unpublish`: it ends. Where "
+        "both ports have one number it would go on as a connection of the container's own.",
     )
     yield iptables.append("filter", CHAIN, mark, ("-i", br), ("ACCEPT",), f"What comes from {br} may go on.")
     yield from nat.way_out(network)

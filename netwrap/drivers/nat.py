@@ -115,9 +115,6 @@ def publish(endpoint: Endpoint, port: PublishedPort, seen: Facts) -> Iterator[St
     )
     if port.protocol == "udp" and conntrack.TOOL in seen.tools:
         number = port.host_port if port.count == 1 else None  # conntrack knows no ranges
-        yield conntrack.forget_led_to(
-            endpoint.ip, number, f"The way back: UDP traffic that was led to {endpoint.container} is forgotten."
-        )
         for ip in [port.host_ip] if port.host_ip else sorted(seen.addresses()):
             yield conntrack.forget_to(
                 ip,

@@ -1,0 +1,93 @@
+"""What the kernel has to forget when ports and addresses go: connections outlive the rules that they began under."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+from netwrap.facts import Facts
+from netwrap.model import Endpoint, Network, Publication, State
+from netwrap.steps import NO_ROW, Plan, Step, conntrack, owned
+
+PORT_BY_PORT = 256
+"""conntrack(8) knows no ranges. A longer range is forgotten with all of its protocol that leads to the container."""
+
+
+def forget(plan: Plan, going: Collection[str], seen: Facts, state: State) -> Plan:
+    """A plan that takes objects away, and behind all else forgets the connections that went by them.
+
+    These steps are in no journal: there is nothing to take back, and who finishes a teardown plans them again.
+    """
+    released = [e for e in state.endpoints if e.owner in going]
+    closed = [p for p in state.publications if p.owner in going and _endpoint(p, state) not in released]
+    if not released and not closed:
+        return plan
+    if conntrack.TOOL not in seen.tools:
+        return _not_installed(plan, released, closed)
+    steps = [step for network in state.networks.values() for step in _of_network(network, released, closed, state)]
+    return replace(plan, steps=(*plan.steps, *(replace(step, inverts=NO_ROW) for step in steps)))
+
+
+def _not_installed(plan: Plan, released: list[Endpoint], closed: list[Publication]) -> Plan:
+    hint = "conntrack is not installed (sudo apt-get install conntrack)"
+    said = [f"{hint}: connections through {p.port.spec} that stand go on" for p in closed]
+    told = [f"{hint}: traffic for {e.ip} goes to its next owner for a while" for e in released]
+    return replace(plan, warnings=(*plan.warnings, *said), already=(*plan.already, *told))
+
+
+def _of_network(network: Network, released: list[Endpoint], closed: list[Publication], state: State) -> Iterator[Step]:
+    endpoints = state.endpoints_of(network=network.name)
+    gone = [e for e in endpoints if e in released]
+    if len(gone) > 1 and gone == list(endpoints):
+        yield from _of_all(network, gone, state)
+    else:
+        for endpoint in gone:
+            yield from owned(endpoint.owner, _of_address(endpoint))
+    for endpoint in endpoints:
+        ports = [p for p in closed if _endpoint(p, state) == endpoint]
+        for protocol in dict.fromkeys(p.port.protocol for p in ports):
+            yield from _of_ports(endpoint, [p for p in ports if p.port.protocol == protocol], state)
+
+
+def _endpoint(publication: Publication, state: State) -> Endpoint:
+    (found,) = state.endpoints_of(container=publication.container, network=publication.network)
+    return found
+
+
+def _of_address(endpoint: Endpoint) -> Iterator[Step]:
+    ip, name = endpoint.ip, endpoint.container
+    yield conntrack.forget_from(
+        ip, f"{ip} is free again: answers to what {name} has sent are not for who gets it next."
+    )
+    yield conntrack.forget_reached(ip, f"Nor is what reached {name} at {ip}, directly or by a published port.")
+
+
+def _of_all(network: Network, gone: list[Endpoint], state: State) -> Iterator[Step]:
+    """Everybody on a network goes: two commands for all, and one for each that has published a port."""
+    subnet, name = network.subnet, network.name
+    why = f"Nobody is left on {name}: answers to what came from {subnet} are not for who gets an address of it next."
+    steps = [conntrack.forget_from(subnet, why)]
+    steps.append(conntrack.forget_into(subnet, f"Nor is what was addressed to {subnet}."))
+    for endpoint in gone:
+        if state.ports_of(endpoint):
+            why = f"Nor is what reached {endpoint.container} by a published port."
+            steps.append(conntrack.forget_reached(endpoint.ip, why))
+    yield from owned(gone[0].owner, steps)
+
+
+def _of_ports(endpoint: Endpoint, closed: list[Publication], state: State) -> Iterator[Step]:
+    """Ports of one protocol, while the container stays: port by port, or all at once where no other one stands."""
+    protocol = closed[0].port.protocol
+    standing = [p for p in state.ports_of(endpoint) if p.protocol == protocol]
+    count, ip = sum(p.port.count for p in closed), endpoint.ip
+    if count > PORT_BY_PORT or (count > 1 and len(standing) == len(closed)):
+        named = ", ".join(p.port.spec for p in closed)
+        why = f"Connections through {named} end: the kernel asks the nat table for the first packet alone."
+        yield from owned(closed[0].owner, [conntrack.forget_published(protocol, None, None, ip, why)])
+        return
+    for found in closed:
+        port = found.port
+        why = f"Connections through {port.spec} end: the kernel asks the nat table for the first packet alone."
+        numbers = range(port.host_port, port.host_port + port.count)
+        steps = [conntrack.forget_published(protocol, port.host_ip, number, ip, why) for number in numbers]
+        yield from owned(found.owner, steps)
