@@ -45,7 +45,7 @@ def _enter(handle: int) -> None:
 
 @dataclass(frozen=True)
 class Question:
-    """Who asks whom; protocol icmp is a ping."""
+    """Who asks whom; protocol icmp is a ping, ack a TCP segment out of the middle of a connection."""
 
     where: str | None
     protocol: str
@@ -142,6 +142,8 @@ def _try(one: _Asking, waiting: selectors.BaseSelector, now: float) -> None:
             one.socket.connect_ex((q.ip, q.port))
         elif q.protocol == "udp":
             one.socket.send(b"who is there?")
+        elif q.protocol == "ack":
+            one.socket.send(_ack(one.socket.getsockname()[0], q))
         else:
             one.socket.send(_echo(one.number, one.tried))
     except OSError:
@@ -153,10 +155,12 @@ def _made(q: Question) -> socket.socket:
     with inside(q.where):
         if q.protocol == "icmp":
             made = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        elif q.protocol == "ack":
+            made = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
         else:
             made = socket.socket(socket.AF_INET, KIND[q.protocol])
     made.setblocking(False)
-    if q.source or q.source_port:
+    if q.protocol != "ack" and (q.source or q.source_port):
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((q.source or "0.0.0.0", q.source_port))
     if q.protocol != "tcp":
@@ -172,7 +176,9 @@ def _read(one: _Asking, waiting: selectors.BaseSelector) -> None:
         _close(one, waiting)
         one.next_try = time.monotonic() + 0.2
         return
-    if one.question.protocol != "icmp":
+    if one.question.protocol == "ack":
+        one.answer = "reset" if found[33] & 4 else None  # the flags of TCP, behind 20 bytes of IP
+    elif one.question.protocol != "icmp":
         one.answer = found.decode() or "nothing"
     elif found[20] == 0:  # behind the IP header: an echo reply
         one.answer = "pong"
@@ -190,6 +196,19 @@ def _close(one: _Asking, waiting: selectors.BaseSelector) -> None:
 def _echo(identifier: int, number: int) -> bytes:
     """An ICMP echo request (RFC 792)."""
     words = (0x0800, identifier, number)
+    return struct.pack("!4H", words[0], _checksum(*words), *words[1:])
+
+
+def _ack(source: str, q: Question) -> bytes:
+    """A TCP segment with nothing but ACK (RFC 9293)."""
+    words = (q.source_port, q.port, 0, 1, 0, 1, 0x5010, 1024)
+    pseudo = struct.unpack("!4H", socket.inet_aton(source) + socket.inet_aton(q.ip))
+    return struct.pack("!10H", *words, _checksum(*words, *pseudo, socket.IPPROTO_TCP, 20), 0)
+
+
+def _checksum(*words: int) -> int:
+    """The Internet checksum (RFC 1071)."""
     total = sum(words)
-    total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!4H", words[0], ~total & 0xFFFF, *words[1:])
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

@@ -72,7 +72,7 @@ def _tools(machine: Machine) -> Iterator[Finding]:
 
 
 _FOR = {
-    "conntrack": "UDP traffic is led the old way for a while after a port is published or taken back.",
+    "conntrack": "Connections outlive their port or address: UDP is led the old way, TCP goes on after `unpublish`.",
     "ping": "`netwrap check` needs it.",
 }
 _MODULES = {"NAT": "iptable_nat xt_addrtype xt_comment", "connection tracking": "nf_conntrack xt_conntrack"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from netwrap.facts import Facts
 from netwrap.model import Endpoint, Network, Publication, State
-from netwrap.steps import NO_ROW, Plan, Step, conntrack, owned
+from netwrap.steps import NO_ROW, Plan, Step, conntrack, neigh, owned
 
 PORT_BY_PORT = 256
 """conntrack(8) knows no ranges. A longer range is forgotten with all of its protocol that leads to the container."""
@@ -24,7 +24,7 @@ def forget(plan: Plan, going: Collection[str], seen: Facts, state: State) -> Pla
         return plan
     if conntrack.TOOL not in seen.tools:
         return _not_installed(plan, released, closed)
-    steps = [step for network in state.networks.values() for step in _of_network(network, released, closed, state)]
+    steps = [step for n in state.networks.values() for step in _of_network(n, released, closed, going, state)]
     return replace(plan, steps=(*plan.steps, *(replace(step, inverts=NO_ROW) for step in steps)))
 
 
@@ -35,14 +35,19 @@ def _not_installed(plan: Plan, released: list[Endpoint], closed: list[Publicatio
     return replace(plan, warnings=(*plan.warnings, *said), already=(*plan.already, *told))
 
 
-def _of_network(network: Network, released: list[Endpoint], closed: list[Publication], state: State) -> Iterator[Step]:
+def _of_network(
+    network: Network, released: list[Endpoint], closed: list[Publication], going: Collection[str], state: State
+) -> Iterator[Step]:
     endpoints = state.endpoints_of(network=network.name)
     gone = [e for e in endpoints if e in released]
-    if len(gone) > 1 and gone == list(endpoints):
+    if len(gone) > 1 and network.owner in going:
         yield from _of_all(network, gone, state)
     else:
         for endpoint in gone:
             yield from owned(endpoint.owner, _of_address(endpoint))
+            if network.owner not in going:
+                why = f"Packets for {endpoint.ip} that wait until somebody has it are dropped."
+                yield from owned(endpoint.owner, [neigh.forget(endpoint.ip, network.bridge, why)])
     for endpoint in endpoints:
         ports = [p for p in closed if _endpoint(p, state) == endpoint]
         for protocol in dict.fromkeys(p.port.protocol for p in ports):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 from itertools import count
 from typing import Any
 
@@ -210,6 +210,9 @@ class ToyKernel:
                 change_route(ns, how, rest, everywhere="eth0" if ns is self.host else None)
             case ["rule", how, "from", source, "table", table]:
                 change_rule(ns, how, (source, table))
+            case ["neigh", "flush", "to", ip, "dev", name]:
+                IPv4Address(ip)
+                self._link(ns, name)
             case ["netns", *rest] if ns is self.host:
                 self._netns(rest)
             case _:
