@@ -30,9 +30,13 @@ def forget(plan: Plan, going: Collection[str], seen: Facts, state: State) -> Pla
 
 def _not_installed(plan: Plan, released: list[Endpoint], closed: list[Publication]) -> Plan:
     hint = "conntrack is not installed (sudo apt-get install conntrack)"
-    said = [f"{hint}: connections through {p.port.spec} that stand go on" for p in closed]
-    told = [f"{hint}: traffic for {e.ip} goes to its next owner for a while" for e in released]
-    return replace(plan, warnings=(*plan.warnings, *said), already=(*plan.already, *told))
+    if closed:
+        specs = ", ".join(p.port.spec for p in closed)
+        plan = replace(plan, warnings=(*plan.warnings, f"{hint}: connections through {specs} that stand go on"))
+    if released:
+        ips = ", ".join(str(e.ip) for e in released)
+        plan = replace(plan, already=(*plan.already, f"{hint}: traffic for {ips} may reach the next owner"))
+    return plan
 
 
 def _of_network(
