@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface
 
-from netwrap.facts import Facts, Link, Route, Rule, holds, options_of
+from netwrap import strangers
+from netwrap.facts import Facts, Link, Route, Rule, holds, options_of, same_rule
 from netwrap.model import LINK_GROUP, State
 from netwrap.steps import Step, iptables, link, route
 from netwrap.undo import Entry
@@ -17,10 +18,8 @@ from netwrap.undo import Entry
 def drift(entries: Sequence[Entry], seen: Facts, state: State) -> list[tuple[str, str]]:
     """What is amiss though each step holds, as owners with sentences; what is lost with a mark, its probes tell."""
     found = [*sizes(entries, seen, state), *connected(entries, seen)]
-    return [
-        *((step.owner, step.do.text()) for step in found),
-        *((step.owner, step.why) for step in displaced(entries, seen)),
-    ]
+    moved = [*displaced(entries, seen), *overtaken(entries, seen, state)]
+    return [*((step.owner, step.do.text()) for step in found), *((step.owner, step.why) for step in moved)]
 
 
 def marks(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
@@ -150,6 +149,16 @@ def displaced(entries: Sequence[Entry], seen: Facts) -> Iterator[Step]:
             if key[:2] == place and rule in there and ranks[rule] not in stays:
                 why = f"out of its place in {place[1]} ({place[0]}): {step.do.text()}"
                 yield replace(iptables.take_out(*place, key[2:], numbers[rule], why), owner=step.owner)
+
+
+def overtaken(entries: Sequence[Entry], seen: Facts, state: State) -> Iterator[Step]:
+    """Takes those of our rules out that stand behind a rule of others that accepts what ours turn away: they come back
+    in front of it."""
+    for step, fate in {step.probe: (step, fate) for step, fate in strangers.in_front(entries, seen, state)}.values():
+        (table, chain, *rule), there = step.probe.key, seen.rules[step.probe.key[0], step.probe.key[1]]
+        number = next(n for n, other in enumerate(there, 1) if same_rule(other, tuple(rule)))
+        why = f"{strangers.line(fate)} stands in front of it: {step.do.text()}"
+        yield replace(iptables.take_out(table, chain, tuple(rule), number, why), owner=step.owner)
 
 
 def _longest_run(numbers: Sequence[int]) -> set[int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
 
-from netwrap import firewall
-from netwrap.drift import REPAIR, Finding, drifted, jump_of, left_over, once
+from netwrap import firewall, roads, strangers
+from netwrap.drift import REPAIR, Finding, drifted, jump_of, left_over, once, some_of
 from netwrap.facts import Facts, holds
+from netwrap.health import drifted as drifted_entries
 from netwrap.model import PublishedPort, State
+from netwrap.passage import Fate, Meets
 from netwrap.steps import shell_line, sysctl
 from netwrap.undo import Entry
 
@@ -43,9 +44,10 @@ def findings(machine: Machine, seen: Facts, state: State, entries: Iterable[Entr
         *_forwarding(off, state),
         *drifted(standing, seen, state, off),
         *_forward_policy(seen, state, standing),
+        *_of_others(seen, state, standing),
         *_settings(machine, seen, state),
         *_backends(machine),
-        *_overlaps(seen, state),
+        *roads.findings(seen, state, standing),
         *_managers(machine, state),
         *left_over(standing, seen, state),
         *_shadowed(seen, state),
@@ -122,15 +124,8 @@ def _forward_policy(seen: Facts, state: State, standing: list[Entry]) -> Iterato
         return
     jump = jump_of(standing)
     stands = jump is None or holds(jump.probe, seen) is not False  # else that is a finding of drift
-    in_front = firewall.turned_away_before(seen, "FORWARD", jump.probe.key[2:]) if jump is not None else None
-    if stands and jump is not None and jump.undo is not None and in_front:
-        yield Finding(
-            "FORWARD",
-            f"forwarded packets are turned away before they meet netwrap's chain: {in_front}",
-            "Containers reach nothing behind the host, and published ports answer nobody.",
-            f"{jump.undo.text()}; {jump.do.text()}",
-        )
-    elif stands and (guard := firewall.turned_away_before(seen, "FORWARD")):
+    in_front = jump is not None and firewall.turned_away_before(seen, "FORWARD", jump.probe.key[2:])
+    if stands and not in_front and (guard := firewall.turned_away_before(seen, "FORWARD")):
         yield Finding(
             "FORWARD",
             f"forwarded packets are turned away ({guard}), set up by: {firewall.by_whom(seen, 'FORWARD')}",
@@ -153,6 +148,66 @@ def _forward_policy(seen: Facts, state: State, standing: list[Entry]) -> Iterato
                 "A packet has to pass every table: what netwrap accepts is turned away there all the same (nft(8)).",
                 " && ".join(lets_in),
             )
+
+
+def _of_others(seen: Facts, state: State, standing: list[Entry]) -> Iterator[Finding]:
+    """Rules of others that turn away what has to pass, let pass what must not, or lead ports elsewhere."""
+    jump = jump_of(standing)
+    lost = {e.step.probe.key[0] for e in drifted_entries(standing, seen) if e.step.probe.kind in ("rule", "chain")}
+    for fate, whats in strangers.turned_away(seen, state).items():
+        if fate.table in lost:  # what comes before and behind is not known until ours are there again
+            continue
+        is_meant = strangers.names_ours(fate, state)
+        if fate.meets is not Meets.EVERY and not is_meant:
+            continue
+        behind = (fate.table, fate.chains[0]) == ("filter", "FORWARD") and not fate.chain.startswith("NETWRAP")
+        some = "" if fate.meets is Meets.EVERY else "some of "
+        fix = None
+        if behind and not is_meant and jump is not None and jump.undo is not None:
+            fix = f"{jump.undo.text()}; {jump.do.text()}"
+        ask = "netwrap's chain is put in front of it." if fix else _whose(fate)
+        yield Finding(
+            "FORWARD" if behind else "rule of others",
+            f"{strangers.line(fate)} turns away {some}{some_of(whats)}",
+            f"Packets that meet it are lost; no rule further behind brings them back. {ask}",
+            fix,
+            wrong=fate.meets is Meets.EVERY,
+        )
+    mended = {fate for _, fate in strangers.in_front(standing, seen, state)}
+    for fate, names in strangers.let_in(standing, seen, state).items():
+        if fate.table in lost:
+            continue
+        may = "may accept" if fate.meets is Meets.MAYBE else "accepts"
+        yield Finding(
+            "isolation",
+            f"{strangers.line(fate)} {may} packets to {some_of(names)} that netwrap's rules would turn away",
+            "Others reach containers that they are to be kept from. "
+            + ("netwrap's rule is put in front of it." if fate in mended else _whose(fate)),
+            REPAIR if fate in mended else None,
+            wrong=fate.meets is not Meets.MAYBE,
+        )
+    for container, port, fate in strangers.elsewhere(seen, state) if "nat" not in lost else ():
+        yield Finding(
+            "published port",
+            f"{port.spec} of {container}: {strangers.line(fate)} decides before netwrap's rule where "
+            f"{'some of ' if fate.meets is not Meets.EVERY else ''}its packets go",
+            f"Who calls that port does not reach {container}. {_whose(fate)}",
+            None,
+        )
+    unmasked: dict[Fate, list[str]] = {}
+    for network, fate in strangers.unmasked(seen, state) if "nat" not in lost else ():
+        unmasked.setdefault(fate, []).append(network.name)
+    for fate, names in unmasked.items():
+        yield Finding(
+            "way out",
+            f"{strangers.line(fate)} keeps packets of {some_of(names)} from getting this host's address",
+            f"Nobody outside has a route back to containers: there is no answer. {_whose(fate)}",
+            None,
+        )
+
+
+def _whose(fate: Fate) -> str:
+    return f"Whose rule is it? To remove it: `iptables -w {strangers.line(fate, '-D')}`."
 
 
 _WAYS = ("iifname", "oifname")
@@ -207,24 +262,6 @@ def _backends(machine: Machine) -> Iterator[Finding]:
             "update-alternatives --config iptables.",
             None,
         )
-
-
-def _overlaps(seen: Facts, state: State) -> Iterator[Finding]:
-    for network in state.networks.values():
-        for route in seen.host.routes:
-            if route.dst == "default" or route.dev == network.bridge or ":" in route.dst:
-                continue
-            net = IPv4Network(route.dst, strict=False)
-            if net.prefixlen > 1 and net.overlaps(network.subnet):
-                yield Finding(
-                    "overlap",
-                    f"network {network.name!r} ({network.subnet}) overlaps a route of this machine: {route.dst} dev "
-                    f"{route.dev or '-'}",
-                    "Packets go by the narrower of the two: the containers, or that LAN or VPN, cannot be reached. One "
-                    f"of them has to move: `netwrap network remove --force {network.name}` and create it again without "
-                    "--subnet, or take that route away. Which one?",
-                    None,
-                )
 
 
 def _managers(machine: Machine, state: State) -> Iterator[Finding]:

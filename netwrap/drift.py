@@ -42,11 +42,12 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
     jump = jump_of(standing)
     lost = _lost(standing, seen, state)
     others = [pair for pair in amiss.drift(standing, seen, state) if whose(pair[0]) not in _gone(state, seen)]
+    named = {step.why for step in amiss.overtaken(standing, seen, state)}  # a finding of their own
     parts = {whose(step.owner) for step in lost} | {whose(owner) for owner, _ in others}
     refused = dict(_refused(parts, standing, seen, state))
     yield from refused.values()
     lost = [s for s in lost if s.probe.key[0] not in covered and whose(s.owner) not in refused]
-    disordered = [text for owner, text in others if whose(owner) not in refused]
+    disordered = [text for owner, text in others if whose(owner) not in refused and text not in named]
     if jump is not None and jump in lost:
         policy = seen.policies.get(("filter", "FORWARD"), "ACCEPT")
         yield Finding(
@@ -63,7 +64,7 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
         yield Finding(
             "drifted",
             f"{len(texts)} step{'' if len(texts) == 1 else 's'} of netwrap's no longer hold"
-            f"{'s' if len(texts) == 1 else ''}: {_some(texts)}",
+            f"{'s' if len(texts) == 1 else ''}: {some_of(texts)}",
             "Somebody has undone them: containers may be cut off, or open to others. `netwrap status` names each.",
             REPAIR,
         )
@@ -78,7 +79,9 @@ def _gone(state: State, seen: Facts) -> set[tuple[str, str]]:
     return {("container", name) for name, container in state.containers.items() if health.is_gone(container, seen)}
 
 
-def _some(texts: list[str], most: int = 3) -> str:
+def some_of(texts: Iterable[str], most: int = 3) -> str:
+    """The first of the texts, each once, and how many more there are."""
+    texts = list(dict.fromkeys(texts))
     more = [f"and {len(texts) - most} more"] if len(texts) > most else []
     return "; ".join([*texts[:most], *more])
 

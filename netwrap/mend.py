@@ -38,7 +38,9 @@ def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen
     work.run(_broken_cables(entries, work.seen))
     work.run(amiss.sizes(entries, work.seen, state))
     work.connect(amiss.connected(entries, work.seen))
-    work.run(step for step in amiss.displaced(standing, work.seen) if step.owner in {e.step.owner for e in entries})
+    owners = {e.step.owner for e in entries}
+    work.run(step for step in amiss.displaced(standing, work.seen) if step.owner in owners)
+    work.run(step for step in list(amiss.overtaken(standing, work.seen, state)) if step.owner in owners)
     work.mend((e for e in entries if e not in handles and e.id not in replaces), standing, state)
     return Plan(title, tuple(work.steps), replaces=tuple(replaces))
 

@@ -177,7 +177,7 @@ def test_a_rule_in_front_of_our_jump_that_drops_everything_is_wrong(built: World
         (["FORWARD -s 10.9.0.0/16 -j ADMIN", "ADMIN -j DROP"], None),
         (["FORWARD -j ADMIN", "ADMIN -s 10.9.0.0/16 -j DROP"], None),
         (["FORWARD -j ADMIN", "ADMIN -j RETURN", "ADMIN -j DROP"], None),
-        (["FORWARD -j ADMIN", "FORWARD -j DROP", "ADMIN -j ACCEPT"], None),
+        (["FORWARD -j ADMIN", "FORWARD -j DROP", "ADMIN -j ACCEPT"], "-A ADMIN -j ACCEPT accepts"),
     ],
 )
 def test_chains_that_every_packet_is_led_to_before_ours_are_followed(

@@ -20,6 +20,7 @@ from toywords import key_of, link_options, must, spelt
 from netwrap.errors import CommandFailed
 from netwrap.facts import Facts, Hook, Link, Listener, Route, Space
 from netwrap.model import Netns, Process
+from netwrap.policy import PolicyRule
 from netwrap.steps import Cmd, shell_line
 
 HOST = 4026531840
@@ -42,6 +43,8 @@ class ToyKernel:
         self.flows: list[ToyFlow] = []
         self.tools: set[str] = set()
         self.hooks: tuple[Hook, ...] = ()
+        self.ways: tuple[PolicyRule, ...] = ()
+        """Rules for tables of routes, where they are not those that each machine begins with."""
         self.boot_id = "0b00f1d0-0000-4000-8000-000000000001"
         self.log: list[tuple[str, ...]] = []
         """Every single change that was asked for, in order."""
@@ -404,4 +407,5 @@ class ToyKernel:
             )
             for name, li in ns.links.items()
         }
-        return Space(links, frozenset(ns.addrs), tuple(ns.routes + ns.connected()), frozenset(ns.policy))
+        ways = self.ways if ns is self.host else ()
+        return Space(links, frozenset(ns.addrs), tuple(ns.routes + ns.connected()), frozenset(ns.policy), ways)
