@@ -173,9 +173,11 @@ def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | Non
 
 def disconnect_same(mode: Mode, made: Container, endpoint: Endpoint | None = None) -> bool:
     """Disconnects what a command has made, whatever its name by now: that endpoint of a namespace, or all of them.
+    The end of a `run` cannot be taken back.
 
     Gives False where nothing of it is there any more.
     """
+    kind = "gc" if made.started else "teardown"
     with changing(mode, f"disconnect {made.name}") as desk:
         state = desk.state()
         name = next((c.name for c in state.containers.values() if c.netns.is_same(made.netns)), None)
@@ -189,7 +191,7 @@ def disconnect_same(mode: Mode, made: Container, endpoint: Endpoint | None = Non
             if not endpoints:
                 return False
         if endpoints:
-            _disconnect(desk, name, endpoints)
+            _disconnect(desk, name, endpoints, kind)
         else:
             _take_down_left(desk, name)
         return True
@@ -200,13 +202,14 @@ def _take_down_left(desk: Desk, name: str) -> None:
     desk.take_down(f"disconnect {name}", closure([state.container(name).owner], state.owners))
 
 
-def _disconnect(desk: Desk, name: str, endpoints: tuple[Endpoint, ...]) -> None:
+def _disconnect(desk: Desk, name: str, endpoints: tuple[Endpoint, ...], kind: str = "teardown") -> None:
     state = desk.state()
     networks = ", ".join(e.network for e in endpoints)
     staying = [e.network for e in state.endpoints_of(container=name) if e not in endpoints]
     if staying and any(e.default_route for e in endpoints):
         desk.say(f"# {name} has no default route any more: {', '.join(staying)} came without one")
-    desk.take_down(f"disconnect {name} from {networks}", closure([e.owner for e in endpoints], state.owners))
+    owners = closure([e.owner for e in endpoints], state.owners)
+    desk.take_down(f"disconnect {name} from {networks}", owners, kind=kind)
 
 
 def _name_of_pid(state: State, pid: int | None) -> str:

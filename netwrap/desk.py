@@ -21,7 +21,7 @@ from netwrap.spawn import Signals, require
 from netwrap.steps import NO_ROW, PASSING, Plan, Step, namespaces
 from netwrap.store import Store
 from netwrap.terminal import read_key, talk
-from netwrap.undo import Entry, foundation, take_back
+from netwrap.undo import Chains, Entry, chains_of, foundation, take_back
 from netwrap.views import script
 from netwrap.views.diff import diff
 
@@ -150,7 +150,7 @@ class Desk:
     def operation(self, plan: Plan, kind: str = "build") -> Iterator[int]:
         """One operation in the journal; what fails inside it is rolled back, and said with command and stderr."""
         self._require_tools(plan)
-        op = self.store.begin(plan.title, kind, machine(), self.mode.line)
+        op = self.store.begin(plan.title, kind, machine(), self.mode.line, undoes=plan.undoes)
         try:
             yield op
         except Exception as error:
@@ -174,6 +174,7 @@ class Desk:
         self._say_already(plan)
         _warn(plan)
         self.store.add(op, plan.makes)
+        self.store.add_again(op, plan.restores)
         plan = self._in_place(plan)
         execute.execute(plan, self._runner(plan, self.signals), Log(self.store, op), self.signals)
         if ends:
@@ -206,9 +207,18 @@ class Desk:
 
     # Taking down
 
-    def take_down(self, title: str, owners: frozenset[str], *, op: int | None = None, first: bool = False) -> None:
-        """Takes back every step of the objects, and forgets them; `op` is a teardown that was cut off, `first` as in
-        `carry_out`.
+    def take_down(
+        self,
+        title: str,
+        owners: frozenset[str],
+        *,
+        kind: str = "teardown",
+        undoes: int | None = None,
+        op: int | None = None,
+        first: bool = False,
+    ) -> None:
+        """Takes back every step of the objects, which stand no longer; `op` is a teardown that was cut off, `first` as
+        in `carry_out`. What finishes a removal that has failed half-way is a `gc`: what it takes down was not whole.
 
         Errors: LeftBehind; Interrupted, then all of it stands again.
         """
@@ -220,18 +230,20 @@ class Desk:
         self._require_tools(plan)
         is_new = op is None
         if op is None:
-            op = self.store.begin(title, "teardown", machine(), self.mode.line, owners)
+            kind = "gc" if owners & self.store.state().half_removed else kind
+            rules = chains_of(plan.steps, seen)
+            op = self.store.begin(title, kind, machine(), self.mode.line, owners, undoes=undoes, rules=rules)
         signals = self.signals if is_new else None
         runner = self._runner(plan, signals) if is_new else self._plain_runner(None)
         try:
             self._finish(op, entries, plan, "done", runner, signals)
         except Interrupted as error:
-            if self._restore(op, plan, seen):
+            if self._restore(op, plan, chains_of(plan.steps, seen)):
                 raise Interrupted(f"{error.message}; what was taken down stands again", f"netwrap log {op}") from None
             talk("netwrap: too late to stop: what is taken down cannot be built up again; finishing")
             self.take_down(title, owners, op=op)
 
-    def _restore(self, op: int, plan: Plan, before: Facts) -> bool:
+    def _restore(self, op: int, plan: Plan, before: Chains) -> bool:
         """Builds up again what an interrupted teardown took down, strangers' rules too; False where that cannot be.
 
         A namespace whose handle is gone may be gone itself, or have a new one made in its place.
@@ -255,7 +267,7 @@ class Desk:
         self.store.end(op, "rolled back")
         return True
 
-    def _run_again(self, runner: Runner, step: Step, before: Facts, seen: Facts) -> Facts:
+    def _run_again(self, runner: Runner, step: Step, before: Chains, seen: Facts) -> Facts:
         step = mend.in_place(step, before, seen)
         runner.run((step,))
         return after(seen, [step])
@@ -314,10 +326,10 @@ class Desk:
         """Deals with what a killed command left: a half-done build-up goes, a half-done teardown is finished."""
         for found in self.store.operations():
             if found.state == "running":
-                does = "finished" if found.kind == "teardown" else "rolled back"
+                does = "finished" if found.is_teardown else "rolled back"
                 is_ = "would be" if self.mode.dry_run else "is"
                 talk(f"netwrap: operation {found.id}, {found.title}, was cut off; it {is_} {does} first")
-                if found.kind != "teardown":
+                if not found.is_teardown:
                     self.roll_back(found.id, found.title)
                 else:
                     self.take_down(found.title, frozenset(found.removes), op=found.id, first=True)

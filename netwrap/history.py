@@ -1,16 +1,18 @@
-"""The log of operations as the user sees it, and `undo`."""
+"""The log of operations as the user sees it, and `undo`, which walks back through it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from netwrap.desk import Desk, Mode
-from netwrap.errors import BadInput
+from netwrap.desk import Desk, Mode, watched
+from netwrap.errors import BadInput, NetwrapError
+from netwrap.model import Container
+from netwrap.rebuild import rebuild
 from netwrap.session import changing, reading
-from netwrap.steps import shell_line
-from netwrap.undo import Operation, closure
+from netwrap.undo import SHARED, Operation, TakenDown, closure, foundation, spoken
 from netwrap.views import documents
 
 
@@ -21,14 +23,15 @@ def operations(mode: Mode) -> list[dict[str, Any]]:
 
 
 def operation(mode: Mode, number: int) -> dict[str, Any]:
-    """One operation as a document, with its steps in the order in which it ran them. Errors: BadInput."""
+    """One operation as a document, with its steps in the order in which it ran them. Raises BadInput."""
     with reading(mode) as desk:
-        found = _operation(desk, number)
-        entries = desk.store.entries(op=number)
-        if found.kind == "teardown":
-            entries = [e for e in reversed(entries) if e.step.undo is not None]
+        found = _operation(desk.store.operations(), number)
+        if found.is_teardown:
+            entries = [e for e in reversed(desk.store.entries(op=number)) if e.step.undo is not None]
+        elif found.kind == "build" and found.undoes is None:
+            entries = desk.store.entries(made_by=number)
         else:  # what it has replaced is not of its own making
-            entries = [e for e in entries if e.op == number]
+            entries = [e for e in desk.store.entries(op=number) if e.op == number]
         return documents.operation(found, _local_time(found.at)) | {
             "steps": [documents.step(n, found, e) for n, e in enumerate(entries, 1)]
         }
@@ -38,68 +41,120 @@ def _local_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def _operation(desk: Desk, number: int) -> Operation:
-    for found in desk.store.operations():
+def _operation(log: Sequence[Operation], number: int) -> Operation:
+    for found in log:
         if found.id == number:
             return found
     raise BadInput(f"no operation {number}", "netwrap log")
 
 
-def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool], say: Callable[[str], None]) -> None:
-    """Undoes the last operation that built something, or that one with all that was built upon it."""
+def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool | None], say: Callable[[str], None]) -> None:
+    """Takes back the last operation that is not undone yet, or that one, whichever kind it is.
+
+    `confirm` asks before more goes than the operation itself made; it gives None where there is nobody to ask.
+    Raises BadInput where the operation has nothing to take back, or what it took down cannot be built up again.
+    """
     with changing(mode, "undo" if number is None else f"undo {number}") as desk:
+        log = desk.store.operations()
         if number is None:
-            standing = [o for o in desk.store.operations() if o.kind == "build" and _stands(desk, o)]
-            if not standing:
-                say("nothing to undo: nothing that netwrap built stands")
+            walked = [o for o in log if o.undoes is None and _is_open(desk, o)]
+            if not walked:
+                say("nothing to undo: every operation is undone")
+                desk.show_deferred("undo")
                 return
-            found = standing[-1]
+            found = walked[-1]
         else:
-            found = _operation(desk, number)
-            if found.kind != "build":
-                did, hint = "took down", "netwrap log"
-                if found.kind == "repair":
-                    did = "mended what others had undone"
-                else:
-                    hint = _again(desk, found)
-                raise BadInput(f"operation {number}, {found.title}, {did}; its undo is not offered", hint)
-            if not _stands(desk, found):
-                say(f"operation {number}, {found.title}: {found.state} already; nothing to do")
-                return
-        asked = desk.store.owners_of(found.id)
-        owners = closure(asked, desk.state().owners)
-        others = sorted(o for o in owners - asked if o.partition(":")[0] in ("network", "link", "endpoint", "port"))
-        if others and not mode.dry_run:
-            listing = ", ".join(others)
-            say(f"built upon it, and goes with it: {listing}")
-            with desk.signals.at_once():
-                agreed = confirm("go on?")
-            if not agreed:
-                raise BadInput(
-                    f"operation {found.id}, {found.title}, has {listing} built upon it",
-                    f"netwrap undo {found.id} --yes",
-                )
-        desk.take_down(f"undo {found.id}: {found.title}", owners)
+            found = _operation(log, number)
+        _refuse(desk, found, _before(desk, log, found))
+        if not _is_open(desk, found):
+            how = found.state if found.state != "done" else "nothing of it stands"
+            say(f"operation {found.id}, {found.title}: {how} already; nothing to do")
+            desk.show_deferred("undo")
+            return
+        if found.is_teardown:
+            _build_again(desk, found, _before(desk, log, found), say)
+        else:
+            _take_down(desk, found, confirm, say)
 
 
-def _stands(desk: Desk, found: Operation) -> bool:
-    """Says whether what an operation made stands: as it was made, or what its rollback could not take back."""
-    return found.state == "done" or (found.state == "failed" and bool(desk.store.owners_of(found.id)))
+def _is_open(desk: Desk, found: Operation) -> bool:
+    """Return whether there is something of an operation that is not undone yet."""
+    if found.is_teardown or found.kind == "repair":  # a teardown that was cut off is finished first
+        return found.state in ("done", "failed", "running")
+    return found.state in ("done", "failed") and bool(desk.store.owners_of(found.id))
 
 
-def _again(desk: Desk, found: Operation) -> str:
-    """The commands that make again what a teardown took down."""
-    ports = [owner.partition(":")[2].split("/", 2) for owner in found.removes if owner.startswith("port:")]
-    if any(owner.partition(":")[0] in ("network", "endpoint") for owner in found.removes) or not ports:
-        return " && ".join(o.command for o in desk.store.undone_by(found.id)) or "netwrap log"
-    allowed: dict[str, list[str]] = {}
-    for entry in desk.store.entries(op=found.id):
-        if "-s" in (words := entry.step.do.argv):
-            allowed.setdefault(entry.step.owner, []).extend(("--allow-from", words[words.index("-s") + 1]))
-    places: dict[tuple[str, ...], list[str]] = {}
-    for container, network, spec in ports:
-        more = allowed.get(f"port:{container}/{network}/{spec}", [])
-        places.setdefault((container, network, *more), []).append(spec)
-    return " && ".join(
-        shell_line(["netwrap", "publish", c, *specs, "--net", n, *more]) for (c, n, *more), specs in places.items()
-    )
+def _before(desk: Desk, log: Sequence[Operation], found: Operation) -> str:
+    """The command that takes back the operation before one that cannot be."""
+    for earlier in reversed([o for o in log if o.id < found.id and o.undoes is None and _is_open(desk, o)]):
+        if earlier.kind == "build" or (earlier.kind == "teardown" and earlier.state == "done"):
+            return f"netwrap undo {earlier.id}"
+    return "netwrap log"
+
+
+def _refuse(desk: Desk, found: Operation, hint: str) -> None:
+    """Raises BadInput where an operation has nothing to take back."""
+    why = ""
+    if found.kind == "repair":
+        why = "it made hold again what others had undone"
+    elif found.kind == "gc":
+        why = "what it removed had ended already, or was half removed"
+    elif found.kind == "build" and found.state == "undone" and found.title.startswith("run "):
+        why = "it has ended" if desk.store.has_ended(found.id) else ""
+    elif found.kind == "teardown" and found.state == "failed":
+        raise BadInput(f"operation {found.id}, {found.title}, has failed half-way: it cannot be undone", "netwrap gc")
+    if why:
+        raise BadInput(f"operation {found.id}, {found.title}, has nothing to take back: {why}", hint)
+
+
+def _take_down(desk: Desk, found: Operation, confirm: Callable[[str], bool | None], say: Callable[[str], None]) -> None:
+    asked = desk.store.owners_of(found.id)
+    owners = closure(asked, desk.state().owners)
+    others = ", ".join(spoken(o) for o in sorted(owners - asked) if o.partition(":")[0] not in SHARED)
+    say(f"undoing {found.id}: {found.title}")
+    if others and not desk.mode.dry_run:
+        say(f"this also removes: {others}")
+        with desk.signals.at_once():
+            agreed = confirm("go on?")
+        if agreed is None:
+            raise BadInput(
+                f"operation {found.id}, {found.title}, has more built upon it: {others}",
+                f"netwrap undo {found.id} --yes",
+            )
+        if not agreed:
+            say("nothing done")
+            return
+    desk.take_down(f"undo {found.id}: {found.title}", owners, undoes=found.id)
+
+
+def _build_again(desk: Desk, found: Operation, hint: str, say: Callable[[str], None]) -> None:
+    still = found.removes if found.state == "running" else ()  # of a dry run: it is finished first
+    gone = _with_containers(desk, desk.store.taken_down(found.id, standing=still))
+    state = desk.state()
+    containers = {c.name: c for c in gone.objects.values() if isinstance(c, Container)}
+    coming = [c.netns for c in containers.values() if c.pid is None]  # the others are found by their processes
+    below = [state.containers[n] for o in foundation(gone.owners) if (n := _container(o)) in state.containers]
+    seen = desk.look(watched([*containers.values(), *below]), [*coming, *(c.netns for c in below)], ports=True)
+    standing = desk.store.entries(owners=state.owners)
+    try:
+        if not gone.objects:
+            raise BadInput("what it took down was not written down by the netwrap of that time", "")
+        made = rebuild(f"undo {found.id}: {found.title}", gone, standing, desk.store.makers(), seen, state)
+    except NetwrapError as error:
+        what = f"operation {found.id}, {found.title}, cannot be undone: {error.message}"
+        raise BadInput(what, error.hint or hint) from None
+    say(f"undoing {found.id}: {found.title}")
+    desk.carry_out(replace(made, undoes=found.id), seen)
+
+
+def _with_containers(desk: Desk, gone: TakenDown) -> TakenDown:
+    """With the containers that it needs and that have gone later than it, by their last teardown."""
+    for owner in foundation(gone.owners) - gone.owners - desk.state().owners:
+        if owner.startswith("container:") and (later := desk.store.last_taken_down(owner)) is not None:
+            entries = tuple(sorted((*gone.entries, *later.entries), key=lambda e: e.order))
+            gone = replace(gone, entries=entries, objects=gone.objects | later.objects)
+    return gone
+
+
+def _container(owner: str) -> str:
+    return owner.partition(":")[2] if owner.startswith("container:") else ""

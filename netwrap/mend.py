@@ -12,7 +12,7 @@ from netwrap.foresee import after
 from netwrap.health import drifted, is_gone
 from netwrap.model import Container, State
 from netwrap.steps import NO_ROW, Plan, Probe, Step, iptables, link, netns, owned
-from netwrap.undo import Entry, inner_end, is_away, whose
+from netwrap.undo import Chains, Entry, fingerprint, inner_end, is_away, whose
 
 
 def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen: Facts, state: State) -> Plan:
@@ -104,17 +104,20 @@ def _broken_cables(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
             yield replace(link.delete(outer.probe.key[0], outer.probe.key[1], outer.do, why), owner=move.owner)
 
 
-def in_place(step: Step, before: Facts, now: Facts) -> Step:
-    """The step with the command that puts a rule where it stood in `before`, among those that are there `now`."""
+def in_place(step: Step, before: Chains, now: Facts) -> Step:
+    """The step with the command that puts a rule where it stood `before`: right behind what stood in front of it, else
+    in front of what stood behind it, whoever's rules these are. Where nothing tells, as its own command does."""
     if step.probe.kind != "rule":
         return step
     table, chain, *words = step.probe.key
-    old = before.rules.get((table, chain), ())
-
-    def rank(rule: Rule) -> int:
-        return next((n for n, other in enumerate(old) if same_rule(rule, other)), len(old))
-
-    return _at(1 + sum(rank(rule) < rank(tuple(words)) for rule in now.rules.get((table, chain), ())), step)
+    ranks = {rule: n for n, rule in reversed([*enumerate(before.get((table, chain), ()))])}
+    own = ranks.get(fingerprint(tuple(words)))
+    if own is None:
+        return step
+    there = [(n, ranks.get(fingerprint(r))) for n, r in enumerate(now.rules.get((table, chain), ()), 1)]
+    front = [n for n, rank in there if rank is not None and rank < own]
+    behind = [n for n, rank in there if rank is not None and rank > own]
+    return _at(front[-1] + 1 if front else behind[0], step) if front or behind else step
 
 
 def _at(number: int, step: Step) -> Step:

@@ -41,6 +41,29 @@ UPDATE operation SET boot_id = coalesce((SELECT boot_id FROM machine), '');
 ALTER TABLE step ADD COLUMN mended_by INTEGER REFERENCES operation;  -- the repair that ran it, for the operation in op
 ALTER TABLE step ADD COLUMN place INTEGER;  -- in the order of steps: the id of the step that it mends
 """,
+    """
+ALTER TABLE operation ADD COLUMN undoes INTEGER REFERENCES operation;
+ALTER TABLE operation ADD COLUMN rules TEXT NOT NULL DEFAULT '{}';  -- the chains that it took rules from, as they were
+CREATE TABLE object_3 (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner TEXT NOT NULL,              -- network:NAME, container:NAME, endpoint:NAME/NETWORK, port:NAME/NETWORK/SPEC
+    seq INTEGER NOT NULL,             -- the order of their making
+    op INTEGER NOT NULL REFERENCES operation,
+    rebuilt_by INTEGER REFERENCES operation,  -- the undo that built it up again, for the operation in op
+    undone_by INTEGER REFERENCES operation,   -- the operation that took it down
+    kind TEXT NOT NULL,
+    data TEXT NOT NULL
+);
+INSERT INTO object_3 (owner, seq, op, kind, data) SELECT owner, seq, op, kind, data FROM object;
+DROP TABLE object;
+ALTER TABLE object_3 RENAME TO object;
+CREATE UNIQUE INDEX object_standing ON object (owner) WHERE undone_by IS NULL;
+CREATE TABLE ipam_3 (network TEXT NOT NULL, last TEXT NOT NULL, undone_by INTEGER REFERENCES operation);
+INSERT INTO ipam_3 SELECT network, last, NULL FROM ipam;
+DROP TABLE ipam;
+ALTER TABLE ipam_3 RENAME TO ipam;
+CREATE UNIQUE INDEX ipam_standing ON ipam (network) WHERE undone_by IS NULL;
+""",
 )
 """What brings a file from each version to the next, from none to 1 on."""
 VERSION = len(_VERSIONS)

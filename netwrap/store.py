@@ -6,6 +6,7 @@ A journal row and the row of the object that it makes change in one transaction.
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
@@ -14,7 +15,7 @@ from netwrap import codec
 from netwrap.model import Container, Endpoint, Network, NetworkLink, Publication, State
 from netwrap.statefile import StateFile
 from netwrap.steps import NO_ROW, Object, Step
-from netwrap.undo import SHARED, Entry, Operation
+from netwrap.undo import SHARED, Chains, Entry, Operation, TakenDown
 
 
 class Store(StateFile):
@@ -27,10 +28,10 @@ class Store(StateFile):
         with self._errors():
             objects = [
                 codec.load_object(row["kind"], row["data"])
-                for row in self._db.execute("SELECT * FROM object ORDER BY seq")
+                for row in self._db.execute("SELECT * FROM object WHERE undone_by IS NULL ORDER BY seq")
             ]
             owners = {row[0] for row in self._db.execute("SELECT DISTINCT owner FROM step WHERE state != 'undone'")}
-            owners |= {row[0] for row in self._db.execute("SELECT owner FROM object")}
+            owners |= {row[0] for row in self._db.execute("SELECT owner FROM object WHERE undone_by IS NULL")}
             half = {
                 row[0]
                 for row in self._db.execute(
@@ -38,7 +39,8 @@ class Store(StateFile):
                     " WHERE step.state = 'undoing' AND operation.state = 'failed'"
                 )
             }
-            last = {row["network"]: IPv4Address(row["last"]) for row in self._db.execute("SELECT * FROM ipam")}
+            positions = self._db.execute("SELECT * FROM ipam WHERE undone_by IS NULL")
+            last = {row["network"]: IPv4Address(row["last"]) for row in positions}
         return State(
             networks={o.name: o for o in objects if isinstance(o, Network)},
             containers={o.name: o for o in objects if isinstance(o, Container)},
@@ -59,23 +61,38 @@ class Store(StateFile):
     def update(self, made: Object) -> None:
         """Writes an object anew that stands already."""
         with self._transaction():
-            self._db.execute("UPDATE object SET data = ? WHERE owner = ?", (codec.dump_object(made), made.owner))
+            self._db.execute(
+                "UPDATE object SET data = ? WHERE owner = ? AND undone_by IS NULL",
+                (codec.dump_object(made), made.owner),
+            )
 
     # The journal
 
     def begin(
-        self, title: str, kind: str, machine: tuple[str, int], command: str = "", removes: Iterable[str] = ()
+        self,
+        title: str,
+        kind: str,
+        machine: tuple[str, int],
+        command: str = "",
+        removes: Iterable[str] = (),
+        *,
+        undoes: int | None = None,
+        rules: Chains | None = None,
     ) -> int:
         """Writes down that an operation begins; gives its number. `command` is the line that the user typed.
 
+        `undoes`: the operation that it takes back; `rules`: the chains that it takes rules from, as they are now.
         Errors: StateFailed where there is no room for its journal: nothing is begun then.
         """
         self._make_sure_of_room()
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO operation (at, title, kind, state, command, removes, boot_id)"
-                " VALUES (?, ?, ?, 'running', ?, ?, ?)",
-                (time.time(), title, kind, command, json.dumps(sorted(removes)), machine[0]),
+                "INSERT INTO operation (at, title, kind, state, command, removes, boot_id, undoes, rules)"
+                " VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?)",
+                (
+                    *(time.time(), title, kind, command, json.dumps(sorted(removes)), machine[0], undoes),
+                    json.dumps([[*place, *prints] for place, prints in (rules or {}).items()]),
+                ),
             )
             self._db.execute("DELETE FROM machine")
             self._db.execute("INSERT INTO machine VALUES (?, ?)", machine)
@@ -92,7 +109,24 @@ class Store(StateFile):
                     (made.owner, op, type(made).__name__, codec.dump_object(made)),
                 )
                 if isinstance(made, Endpoint):
-                    self._db.execute("INSERT OR REPLACE INTO ipam VALUES (?, ?)", (made.network, str(made.ip)))
+                    self._db.execute("DELETE FROM ipam WHERE network = ? AND undone_by IS NULL", (made.network,))
+                    self._db.execute("INSERT INTO ipam VALUES (?, ?, NULL)", (made.network, str(made.ip)))
+
+    def add_again(self, op: int, rows: Iterable[int]) -> None:
+        """Adds objects as they stood before they were taken down, by the numbers of their rows: in their places among
+        the others, and for the operation that made them at first; a network with the place of its IPAM."""
+        with self._transaction():
+            for row in rows:
+                self._db.execute(
+                    "INSERT INTO object (owner, seq, op, rebuilt_by, kind, data)"
+                    " SELECT owner, seq, op, ?, kind, data FROM object WHERE id = ?",
+                    (op, row),
+                )
+                self._db.execute(
+                    "INSERT INTO ipam SELECT network, last, NULL FROM ipam JOIN object"
+                    " ON 'network:' || network = owner AND ipam.undone_by = object.undone_by WHERE id = ?",
+                    (row,),
+                )
 
     def step_begins(self, op: int, steps: Sequence[Step]) -> list[int]:
         """Writes down what is about to be run, inverses included; gives the rows' numbers."""
@@ -149,12 +183,15 @@ class Store(StateFile):
                 [(op, row) for row in undone],
             )
             for owner in removes:
-                self._db.execute("DELETE FROM object WHERE owner = ?", (owner,))
-                if owner.startswith("network:"):
-                    self._db.execute("DELETE FROM ipam WHERE network = ?", (owner.partition(":")[2],))
+                self._db.execute("UPDATE object SET undone_by = ? WHERE owner = ? AND undone_by IS NULL", (op, owner))
+                self._db.execute(
+                    "UPDATE ipam SET undone_by = ? WHERE 'network:' || network = ? AND undone_by IS NULL", (op, owner)
+                )
             self._db.execute("UPDATE operation SET state = ? WHERE id = ?", (state, op))
+            if state == "done":
+                self._turn_over(op)
             touched = self._db.execute(
-                "SELECT DISTINCT id FROM operation WHERE kind = 'build' AND state = 'done'"
+                "SELECT DISTINCT id FROM operation WHERE kind = 'build' AND state = 'done' AND undoes IS NULL"
                 " AND id IN (SELECT op FROM step WHERE undone_by = ?)",
                 (op,),
             ).fetchall()
@@ -163,21 +200,33 @@ class Store(StateFile):
                 [(row["id"],) for row in touched if not self._wanted(row["id"])],
             )
 
-    def entries(self, *, owners: Iterable[str] | None = None, op: int | None = None) -> list[Entry]:
-        """The journal's steps: of objects (those that stand), or all that an operation made or took back."""
+    def _turn_over(self, op: int) -> None:
+        """An undo is done: what it took back is undone, and done again is what that had taken back."""
+        (undoes,) = self._db.execute("SELECT undoes FROM operation WHERE id = ?", (op,)).fetchone()
+        self._db.execute("UPDATE operation SET state = 'undone' WHERE id = ?", (undoes,))
+        self._db.execute(
+            "UPDATE operation SET state = 'done' WHERE id IN (SELECT undoes FROM operation WHERE id = ?1)"
+            " OR (kind = 'build' AND state = 'undone' AND undoes IS NULL AND id != ?1"
+            " AND id IN (SELECT op FROM object WHERE rebuilt_by = ?2 UNION SELECT op FROM step WHERE mended_by = ?2))",
+            (undoes, op),
+        )
+
+    def entries(
+        self, *, owners: Iterable[str] | None = None, op: int | None = None, made_by: int | None = None
+    ) -> list[Entry]:
+        """The journal's steps: of objects (those that stand), or all that an operation ran or took back, or what an
+        operation has made, with what has been made again for it in the place of that."""
         with self._errors():
             if owners is not None:
                 wanted = set(owners)
                 standing = self._db.execute(f"{_STEPS} WHERE step.state != 'undone' {_IN_ORDER}")
                 rows = [row for row in standing if row["owner"] in wanted]
+            elif made_by is not None:
+                of_it = self._db.execute(f"{_STEPS} WHERE ? IN (op, mended_by) {_IN_ORDER}", (made_by,)).fetchall()
+                return _latest(map(_entry, of_it), made_by)
             else:
                 rows = self._db.execute(f"{_STEPS} WHERE ran = ?1 OR undone_by = ?1 {_IN_ORDER}", (op,)).fetchall()
-            return [
-                Entry(
-                    r["id"], r["ran"], r["state"], codec.load_step(r["data"], r["owner"]), r["boot_id"], r["place"] or 0
-                )
-                for r in rows
-            ]
+            return list(map(_entry, rows))
 
     def owners_of(self, op: int) -> frozenset[str]:
         """The objects that an operation was asked to make and that still stand; shared ones do not count."""
@@ -187,11 +236,15 @@ class Store(StateFile):
     def made_by(self, op: int) -> frozenset[str]:
         """Every object that an operation made, shared ones included."""
         with self._errors():
-            return frozenset(row[0] for row in self._db.execute("SELECT owner FROM object WHERE op = ?", (op,)))
+            rows = self._db.execute(
+                "SELECT owner FROM object WHERE coalesce(rebuilt_by, op) = ? AND undone_by IS NULL", (op,)
+            )
+            return frozenset(row[0] for row in rows)
 
     def _wanted(self, op: int) -> frozenset[str]:
         rows = self._db.execute(
-            "SELECT owner FROM object WHERE op = ?1 UNION SELECT owner FROM step WHERE op = ?1 AND state != 'undone'",
+            "SELECT owner FROM object WHERE ?1 IN (op, rebuilt_by) AND undone_by IS NULL"
+            " UNION SELECT owner FROM step WHERE ?1 IN (op, mended_by) AND state != 'undone'",
             (op,),
         )
         return frozenset(row[0] for row in rows if row[0].partition(":")[0] not in SHARED)
@@ -202,17 +255,62 @@ class Store(StateFile):
             rows = self._db.execute("SELECT * FROM operation ORDER BY id").fetchall()
             return [
                 Operation(
-                    r["id"], float(r["at"]), r["title"], r["kind"], r["state"], r["command"], _words(r["removes"])
+                    *(r["id"], float(r["at"]), r["title"], r["kind"], r["state"], r["command"], _words(r["removes"])),
+                    undoes=r["undoes"],
                 )
                 for r in rows
             ]
 
-    def undone_by(self, op: int) -> list[Operation]:
-        """The operations whose steps a teardown took back, oldest first."""
+    # What operations have taken down
+
+    def taken_down(self, op: int, *, only: str | None = None, standing: Iterable[str] = ()) -> TakenDown:
+        """What an operation took down, or of that `only` one object; and what it still has to take down: `standing`."""
         with self._errors():
-            rows = self._db.execute("SELECT DISTINCT op FROM step WHERE undone_by = ? AND op != ?", (op, op)).fetchall()
-        wanted = {row["op"] for row in rows}
-        return [found for found in self.operations() if found.id in wanted]
+            chains = json.loads(self._db.execute("SELECT rules FROM operation WHERE id = ?", (op,)).fetchone()[0])
+            going = set(standing)
+            objects = [
+                row
+                for row in self._db.execute(
+                    "SELECT * FROM object WHERE coalesce(undone_by, ?1) = ?1 ORDER BY seq", (op,)
+                )
+                if only in (None, row["owner"]) and (row["undone_by"] is not None or row["owner"] in going)
+            ]
+            steps = [
+                row
+                for row in self._db.execute(f"{_STEPS} WHERE coalesce(undone_by, ?1) = ?1 {_IN_ORDER}", (op,))
+                if only in (None, row["owner"]) and (row["undone_by"] is not None or row["owner"] in going)
+            ]
+            return TakenDown(
+                op,
+                tuple(map(_entry, steps)),
+                {row["id"]: codec.load_object(row["kind"], row["data"]) for row in objects},
+                {(table, chain): tuple(prints) for table, chain, *prints in chains},
+            )
+
+    def last_taken_down(self, owner: str) -> TakenDown | None:
+        """An object as it was when it was taken down for the last time."""
+        with self._errors():
+            (op,) = self._db.execute(
+                "SELECT max(undone_by) FROM object JOIN operation ON operation.id = undone_by"
+                " WHERE owner = ? AND operation.kind != 'build'",
+                (owner,),
+            ).fetchone()
+        return None if op is None else self.taken_down(op, only=owner)
+
+    def makers(self) -> dict[str, int]:
+        """The operations that made what stands, by object; whatever has built it up again since."""
+        with self._errors():
+            return {row["owner"]: row["op"] for row in self._db.execute("SELECT * FROM object WHERE undone_by IS NULL")}
+
+    def has_ended(self, op: int) -> bool:
+        """Return whether what an operation made has gone because a process has ended."""
+        with self._errors():
+            found = self._db.execute(
+                "SELECT 1 FROM object JOIN operation ON operation.id = undone_by"
+                " WHERE op = ? AND operation.kind = 'gc'",
+                (op,),
+            ).fetchone()
+        return found is not None
 
 
 _STEPS = (
@@ -220,6 +318,18 @@ _STEPS = (
     " JOIN operation ON operation.id = coalesce(mended_by, op)"
 )
 _IN_ORDER = "ORDER BY coalesce(place, step.id), step.id"
+
+
+def _latest(entries: Iterable[Entry], op: int) -> list[Entry]:
+    """The steps that an operation ran, each as it was made again for the last time."""
+    entries = list(entries)
+    latest = {(e.order[0], e.step.probe): e for e in entries}
+    return list({(p := (e.order[0], e.step.probe)): latest[p] for e in entries if e.op == op}.values())
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    step = codec.load_step(row["data"], row["owner"])
+    return Entry(row["id"], row["ran"], row["state"], step, row["boot_id"], row["place"] or 0)
 
 
 def _words(text: str) -> tuple[str, ...]:

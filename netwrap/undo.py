@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from netwrap.facts import Facts, holds, is_husk, renamed, same_rule
-from netwrap.steps import NO_ROW, Cmd, Plan, Probe, Step, conntrack, iptables, is_undone_last, link
+from netwrap.facts import Facts, Rule, options_of, holds, is_husk, renamed, same_rule
+from netwrap.model import digest
+from netwrap.steps import NO_ROW, Cmd, Object, Plan, Probe, Step, conntrack, iptables, is_undone_last, link
 from netwrap.steps.sysctl import of_link
 
 SHARED = frozenset({"host", "container", "published", "hairpin", "replies"})
@@ -25,6 +26,13 @@ class Operation:
     state: str
     command: str
     removes: tuple[str, ...]
+    undoes: int | None = None
+    """The operation that it takes back, or builds up again."""
+
+    @property
+    def is_teardown(self) -> bool:
+        """Return whether it takes down what stands; a `gc` has nothing that could be built up again."""
+        return self.kind in ("teardown", "gc")
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,37 @@ class Entry:
     def is_of_another_boot(self, boot: str) -> bool:
         """Says whether it was run in another boot than that; where that is not known, it was not."""
         return self.boot not in ("", boot)
+
+
+Chains = Mapping[tuple[str, str], tuple[str, ...]]
+"""Chains with their rules in order, each as its fingerprint."""
+
+
+@dataclass(frozen=True)
+class TakenDown:
+    """What an operation has taken down: its steps and, by their rows' numbers, its objects, as they stood."""
+
+    op: int
+    entries: tuple[Entry, ...] = ()
+    objects: dict[int, Object] = field(default_factory=dict)
+    chains: Chains = field(default_factory=dict)
+    """Those that it took rules from, as they were before."""
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """The objects that it took down, shared ones included."""
+        return frozenset(e.step.owner for e in self.entries) | {made.owner for made in self.objects.values()}
+
+
+def fingerprint(rule: Rule) -> str:
+    """The same for two rules that are the same, however they are printed."""
+    return digest(*options_of(rule))
+
+
+def chains_of(steps: Iterable[Step], seen: Facts) -> Chains:
+    """The chains that the steps put rules into, or take them from, as they are."""
+    places = {step.probe.key[:2] for step in steps if step.probe.kind == "rule"}
+    return {place: tuple(map(fingerprint, rules)) for place, rules in seen.rules.items() if place in places}
 
 
 def needs(owner: str) -> tuple[str, ...]:
@@ -84,6 +123,30 @@ def whose(owner: str) -> tuple[str, str]:
     return ("container", name.partition("/")[0])
 
 
+_KINDS = ("host", "network", "container", "endpoint", "published", "hairpin", "replies", "link", "port")
+
+
+def order(owners: Iterable[str]) -> list[str]:
+    """The objects, each behind those that it is built upon."""
+    return sorted(owners, key=lambda owner: (_KINDS.index(owner.partition(":")[0]), owner))
+
+
+def spoken(owner: str) -> str:
+    """An object in words."""
+    kind, _, name = owner.partition(":")
+    one, _, rest = name.partition("/")
+    match kind:
+        case "host":
+            return "the host's part"
+        case "endpoint":
+            return f"{one}'s connection to {rest}"
+        case "link":
+            return f"the link of {one} and {rest}"
+        case "port":
+            return f"{one}'s port {rest.partition('/')[2]}"
+    return f"{kind} {name}"
+
+
 def closure(targets: Iterable[str], standing: frozenset[str]) -> frozenset[str]:
     """The targets with everything built upon them, and shared objects that nothing needs any more."""
     going = frozenset(targets) & standing
@@ -91,15 +154,15 @@ def closure(targets: Iterable[str], standing: frozenset[str]) -> frozenset[str]:
         more = {o for o in standing - going if going & frozenset(needs(o))}
         staying = standing - going - more
         needed = {n for o in staying for n in needs(o)}
-        needed |= {o for o in staying if o.startswith("replies:") and _has_another(o, staying)}
+        needed |= {o for o in staying if o.startswith("replies:") and has_another(o, staying)}
         more |= {o for o in staying if o.partition(":")[0] in SHARED and o not in needed}
         if not more:
             return going
         going |= more
 
 
-def _has_another(replies: str, standing: Iterable[str]) -> bool:
-    """Says whether the container of a `replies` object is on another network too: that is what it is for."""
+def has_another(replies: str, standing: Iterable[str]) -> bool:
+    """Return whether the container of a `replies` object is on another network too: that is what it is for."""
     place = replies.partition(":")[2]
     container = place.partition("/")[0]
     return any(o.startswith(f"endpoint:{container}/") and o != f"endpoint:{place}" for o in standing)

@@ -29,7 +29,7 @@ def clear(desk: Desk) -> list[str]:
         is_ = "would be" if desk.mode.dry_run else "is"
         talk(f"netwrap: {', '.join(names)}: gone; what it left {is_} released")
         owners = closure((o for c in gone for o in _owners_of(c, state)), state.owners)
-        desk.take_down(f"gc {' '.join(names)}", owners, first=True)
+        desk.take_down(f"gc {' '.join(names)}", owners, kind="gc", first=True)
     return names
 
 
@@ -49,7 +49,7 @@ def gc(mode: Mode) -> list[str]:
         names = clear(desk)
         owners = desk.state().owners
         if unneeded := closure(desk.state().half_removed, owners):
-            desk.take_down("gc", unneeded, first=True)
+            desk.take_down("gc", unneeded, kind="gc", first=True)
         desk.show_deferred("gc")
         return names
 

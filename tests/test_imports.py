@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "wayout": set(),
     "policy": set(),
     "facts": {"policy", "wayout", "steps", "model"},
-    "undo": {"facts", "steps"},
+    "undo": {"facts", "steps", "model"},
     "health": {"undo", "facts", "model"},
     "foresee": {"facts", "steps"},
     "flows": {"facts", "steps", "model"},
@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "doctor": {"roads", "passage", "strangers", "health", "drift", "firewall", "undo", "facts", "steps", "model"},
     "check": {"drift", "mend", "firewall", "health", "undo", "facts", "steps", "model"},
     "plan": {"drivers", "firewall", "steps", "ipam", "facts", "model", "errors"},
+    "rebuild": {"drivers", "plan", "foresee", "mend", "health", "undo", "facts", "steps", "model", "errors"},
     "codec": {"steps", "model"},
     "schema": set(),
     "views": {"undo", "facts", "steps", "model"},
@@ -67,7 +68,7 @@ MAY_IMPORT = {
         *("model", "errors"),
         "drivers",  # their names, for completion
     },
-    "history": {"session", "desk", "undo", "views", "steps", "errors"},
+    "history": {"session", "desk", "rebuild", "undo", "views", "model", "errors"},
     "supervise": {
         *("terminal", "session", "app", "upkeep", "attend", "desk", "plan", "health"),
         *("spawn", "look", "views", "steps", "model", "errors"),
@@ -105,6 +106,7 @@ PURE = (
     "ipam",
     "drivers",
     "plan",
+    "rebuild",
     "undo",
     "health",
     "foresee",
@@ -240,8 +242,8 @@ def test_typer_is_known_to_the_command_line_alone() -> None:
     assert {top(name) for name in _importers("typer")} == {"cli"}
 
 
-def test_sqlite_is_known_to_the_state_file_alone() -> None:
-    assert set(_importers("sqlite3")) == {"schema", "statefile"}
+def test_sqlite_is_known_to_the_store_and_its_file_alone() -> None:
+    assert set(_importers("sqlite3")) == {"schema", "statefile", "store"}
 
 
 def test_nothing_is_spawned_past_sh() -> None:

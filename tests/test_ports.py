@@ -90,20 +90,6 @@ def test_without_conntrack_a_link_comes_with_a_warning(world: World) -> None:
     assert world.netwrap("network link a b --quiet").err == ""
 
 
-def test_the_hint_for_ports_that_were_taken_back_says_who_was_let_in(connected: World) -> None:
-    connected.must("publish bird2 80:80 81:81 --allow-from 192.168.1.0/24 --allow-from 203.0.113.7 --quiet")
-    connected.must("publish bird2 82:82 --quiet")
-    connected.must("unpublish bird2 80:80 81:81 82:82 --quiet")
-    number = json.loads(connected.must("log --json"))[-1]["id"]
-    _, hint = connected.netwrap(f"undo {number}").complaint
-    limited, everybody = hint.split(" && ")
-    assert limited == (
-        "netwrap publish bird2 80:80/tcp 81:81/tcp --net testbridge --allow-from 192.168.1.0/24 "
-        "--allow-from 203.0.113.7/32"
-    )
-    assert everybody == "netwrap publish bird2 82:82/tcp --net testbridge"
-
-
 def test_who_loses_the_default_route_is_told(connected: World) -> None:
     connected.must("network create --subnet 10.0.1.1/24 second --quiet")
     connected.must("connect --pid 64560 --net second --quiet")

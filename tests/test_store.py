@@ -165,7 +165,7 @@ def test_the_version_is_in_the_file(opened: Store) -> None:
     opened.begin("build", "build", MACHINE)
     opened.close()
     with sqlite3.connect(opened.path) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,) == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,) == (3,)
 
 
 def _with_one_operation(directory: Path) -> Store:
@@ -267,15 +267,6 @@ def test_an_operation_is_told_with_the_line_that_the_user_typed(opened: Store) -
         (op, "netwrap network create 'a b'", ()),
         (back, "netwrap undo", (NET.owner,)),
     ]
-
-
-def test_a_teardown_names_the_operations_whose_steps_it_took_back(opened: Store) -> None:
-    (first, rows), other = _build(opened), opened.begin("other", "build", MACHINE)
-    assert other != first
-    back = opened.begin("undo", "teardown", MACHINE)
-    opened.end(back, "done", undone=rows)
-    assert [o.id for o in opened.undone_by(back)] == [first]
-    assert opened.undone_by(other) == []
 
 
 def test_an_end_among_a_thousand_connected_containers_takes_less_than_50_milliseconds(quick_path: Path) -> None:

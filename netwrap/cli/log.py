@@ -45,15 +45,15 @@ def undo(
     number: Number = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about what was built upon it.")] = False,
 ) -> None:
-    """Undo the last operation, or the one that is named.
+    """Undo the last operation that is not undone yet, or that one.
 
-    What was built upon it is undone with it, after a question.
+    What was built goes, with what was built upon it; what was taken down is built up again as it was.
     """
-    history.undo(m, number, lambda question: yes or _confirm(question), talk)
+    history.undo(m, number, lambda question: True if yes else _confirm(question), talk)
 
 
-def _confirm(question: str) -> bool:
-    return sys.stdin.isatty() and typer.confirm(question, err=True)
+def _confirm(question: str) -> bool | None:
+    return typer.confirm(question, err=True) if sys.stdin.isatty() else None
 
 
 def register(app: typer.Typer) -> None:

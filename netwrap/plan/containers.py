@@ -41,7 +41,7 @@ def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None
     """
     network = state.network(wish.network)
     refuse_down(network, seen, state)
-    _refuse_full(network, seen)
+    refuse_full(network, seen)
     taken = {e.ip for e in state.endpoints_of(network=network.name)} | {network.gateway} | seen.addresses()
     ip = _address(wish, network, taken, state)
     container, is_new = (made, True) if made else _container(wish, ip, seen, state)
@@ -53,7 +53,7 @@ def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None
     if is_new and container.ours and not made:
         steps += owned(container.owner, (_handle(container),))
     steps += owned(endpoint.owner, driver.connect(network, endpoint, container, seen))
-    steps += _replies(endpoint, container, state)
+    steps += replies((*state.endpoints_of(container=container.name), endpoint), container, state)
     already: tuple[str, ...] = ()
     if not endpoint.default_route:
         already = (f"{container.name} gets no default route by {network.name}",)
@@ -71,11 +71,10 @@ def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None
     )
 
 
-def _replies(endpoint: Endpoint, container: Container, state: State) -> tuple[Step, ...]:
-    """What an endpoint with the default route needs as soon as its container is on a second network."""
-    others = state.endpoints_of(container=container.name)
+def replies(endpoints: tuple[Endpoint, ...], container: Container, state: State) -> tuple[Step, ...]:
+    """What the endpoint with the default route needs as soon as its container is on a second network."""
     steps: tuple[Step, ...] = ()
-    for found in (*others, endpoint) if others else ():
+    for found in endpoints if len(endpoints) > 1 else ():
         owner = f"replies:{found.container}/{found.network}"
         if found.default_route and owner not in state.owners:
             network = state.network(found.network)
@@ -83,7 +82,8 @@ def _replies(endpoint: Endpoint, container: Container, state: State) -> tuple[St
     return steps
 
 
-def _refuse_full(network: Network, seen: Facts) -> None:
+def refuse_full(network: Network, seen: Facts) -> None:
+    """Errors: NetwrapError where a bridge takes no more ports."""
     ports = sum(link.master == network.bridge for link in seen.host.links.values())
     if ports >= BRIDGE_PORTS:
         raise NetwrapError(

@@ -103,12 +103,17 @@ def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
 
 
 def _refuse_taken(network: Network, seen: Facts, state: State) -> None:
-    bridge, subnet = network.bridge, network.subnet
+    bridge = network.bridge
     if seen.host.has_name(bridge):
         raise BadInput(
             f"an interface {bridge!r} is there already, and it is not netwrap's",
             f"ip link show dev {bridge}  # whose is it? choose another name",
         )
+    refuse_overlap(network.subnet, seen, state)
+
+
+def refuse_overlap(subnet: IPv4Network, seen: Facts, state: State) -> None:
+    """Raises BadInput where another network, or something of this machine's, uses addresses of a subnet."""
     own = [(n.subnet, f"network {n.name!r} ({n.subnet})") for n in state.networks.values()]
     for net, where in own + seen.occupied():
         if subnet.overlaps(net):

@@ -32,7 +32,7 @@ def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, s
     steps += shared(f"hairpin:{place}", driver.hairpin(endpoint), seen, state)
     publications = []
     for number, port in enumerate(ports):
-        _refuse_taken(port, port.destination(endpoint.ip), ports[:number], seen, state)
+        refuse_taken(port, port.destination(endpoint.ip), ports[:number], seen, state)
         publication = Publication(endpoint.container, endpoint.network, port)
         steps += owned(publication.owner, driver.publish(endpoint, port, seen))
         publications.append(publication)
@@ -58,9 +58,10 @@ def _opened(ports: tuple[PublishedPort, ...], seen: Facts) -> Iterator[str]:
             )
 
 
-def _refuse_taken(
+def refuse_taken(
     port: PublishedPort, destination: str, before: tuple[PublishedPort, ...], seen: Facts, state: State
 ) -> None:
+    """Errors: BadInput where something else uses a port, or leads it elsewhere."""
     for publication in state.publications:
         if publication.port.clashes(port):
             raise BadInput(

@@ -95,6 +95,10 @@ class Plan:
     """The journal's numbers of steps that no longer stand when the plan is done: others have undone them."""
     warnings: tuple[str, ...] = ()
     """Sentences that the user should read, whatever else is left out."""
+    undoes: int | None = None
+    """The operation whose teardown it builds up again."""
+    restores: tuple[int, ...] = ()
+    """The journal's numbers of objects that stand again when the plan is done."""
 
     @property
     def tools(self) -> frozenset[str]:

@@ -75,7 +75,7 @@ def status(owner: str, health: str, drift: list[str]) -> dict[str, Any]:
 
 def cut_off(found: Operation) -> dict[str, Any]:
     """An operation that a crash has left half done: the next changing command deals with it."""
-    does = "finished" if found.kind == "teardown" else "rolled back"
+    does = "finished" if found.is_teardown else "rolled back"
     said = f"{found.title} was cut off; the next changing command has it {does}"
     return {
         "object": f"operation:{found.id}",
