@@ -285,6 +285,6 @@ beside() {
     netwrap connect --quiet --net b --pid "$C1"
     netwrap disconnect --quiet c1 --net a
     [ "$(at "$C1" ip rule | grep -c lookup)" -eq 4 ] # b has no default route, and answers still
-    netwrap undo --quiet
+    netwrap disconnect c1 --quiet
     same "$none" "$(kernel_state)"
 }

@@ -67,7 +67,7 @@ links() { netwrap network inspect "$1" | jq -c .links; }
     netwrap network link a b --quiet
     nw undo 1
     [ "$CODE" -eq 2 ]
-    [[ $ERR == *"link:a/b"* ]]
+    [[ $ERR == *"the link of a and b"* ]]
     netwrap network remove --quiet a
     [ "$(links b)" = '[]' ]
     netwrap network remove --quiet b

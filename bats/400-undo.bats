@@ -58,20 +58,25 @@ states() { netwrap log --json | jq -r '.[].state' | paste -sd ' '; }
     refused 2 "x" undo x
 }
 
-@test "undo without a number takes back the last that stands, one after the other" {
+@test "undo without a number walks back through the log, one operation a call, and says first which one" {
     people
     before=$(kernel_state)
     build
     nw undo
     [ "$CODE" -eq 0 ]
     [ -z "$OUT" ]
+    [ "${ERR%%$'\n'*}" = "undoing 6: publish db 9090:90/tcp" ]
     same "net1
 net2
 web/net1 8080:80/tcp
 web/net2 
 db/net2 " "$(standing)"
-    netwrap disconnect db -q
-    netwrap undo -q # db is gone already: web leaves net2
+    netwrap disconnect db -q # 8
+    nw undo -q
+    same "undoing 8: disconnect db from net2" "$ERR"
+    [[ $(standing) == *"db/net2 " ]]
+    netwrap undo -q
+    netwrap undo -q
     same "net1
 net2
 web/net1 8080:80/tcp" "$(standing)"
@@ -92,14 +97,16 @@ web/net1 8080:80/tcp" "$(standing)"
     kept=$(kernel_state)
     nw undo 2 # no terminal: nobody can say yes
     [ "$CODE" -eq 2 ]
-    [[ $ERR == *db/net2* && $ERR == *web/net2* && $ERR == *"hint: netwrap undo 2 --yes"* ]]
+    [[ $ERR == "undoing 2: network create net2"* ]]
+    [[ $ERR == *"db's connection to net2"* && $ERR == *"web's connection to net2"* && $ERR == *"hint: netwrap undo 2 --yes" ]]
     same "$kept" "$(kernel_state)"
     on_a_terminal n undo 2
-    [ "$CODE" -eq 2 ]
+    [ "$CODE" -eq 0 ]
+    [[ $ERR == *"nothing done"* ]]
     same "$kept" "$(kernel_state)"
     on_a_terminal y undo 2
     [ "$CODE" -eq 0 ]
-    [[ $ERR == *db/net2* ]]
+    [[ $ERR == *"db's connection to net2"* ]]
     same "net1
 web/net1 8080:80/tcp" "$(standing)"
     [ "$(states)" = "done undone done undone undone undone done" ]
@@ -130,37 +137,169 @@ web/net1 8080:80/tcp" "$(standing)"
     same "net2" "$(standing)"
 }
 
-@test "undo of a teardown is not offered; its hint is the command that makes it again" {
-    container
-    netwrap network create --subnet 10.0.0.1/24 net1 -q
-    netwrap connect --net net1 --pid "$PID" --name web --ip 10.0.0.2 -q
-    netwrap publish web 8080:80 -q
-    before=$(kernel_state)
-    for command in "unpublish web 8080:80" "disconnect web" "network remove --force net1"; do
-        # shellcheck disable=SC2086
-        netwrap $command -q
-        refused 2 "not offered" undo "$(netwrap log --json | jq '.[-1].id')"
-        again=$(sed -n 's/^hint: //p' <<<"$ERR")
-        [[ $again == "netwrap "* ]]
-        host bash -c "$again" || { echo "$command: the hint does not work: $again" >&2 && return 1; }
-        # What it stood with comes back too.
-        netwrap connect --net net1 --pid "$PID" --name web --ip 10.0.0.2 -q || [ $? -eq 2 ]
-        netwrap publish web 8080:80 -q || [ $? -eq 2 ]
-        same "$before" "$(kernel_state)"
-    done
+# What netwrap says that stands, and what of the log is not undone.
+documents() {
+    netwrap ps --json
+    netwrap network list --json
+    netwrap log --json | jq -c '.[] | select(.state != "undone" and (.what | startswith("undo ") | not))'
 }
 
-@test "what undo left of an operation is undone by the matching command, and the other way round" {
+@test "undo of a teardown builds it up again as it was, beside rules of others, in every mode" {
+    people
+    build
+    netwrap network link net1 net2 -q
+    host iptables -w -A FORWARD -j ACCEPT
+    host iptables -w -t nat -I POSTROUTING 3 -d 192.0.2.0/24 -j RETURN
+    host iptables -w -t nat -A PREROUTING -p tcp --dport 7 -j RETURN
+    before=$(kernel_state)
+    stands=$(documents)
+    while read -r how command; do
+        # shellcheck disable=SC2086
+        netwrap $command -q >/dev/null
+        id=$(netwrap log --json | jq '.[-1].id')
+        if [ "$how" = dry-run ]; then
+            back=$(netwrap undo --dry-run --json 2>/dev/null | jq -r 'reverse | .[].undo | select(. != "")')
+            nw undo --dry-run
+            script=$OUT
+            host bash <<<"$script" >/dev/null 2>&1
+            same "$before" "$(kernel_state)" || { echo "$command, dry run" >&2 && return 1; }
+            host bash -ec "$back" >/dev/null 2>&1
+            nw undo
+            same "$(grep -v -e '^#' -e '^$' -e '^set -e$' <<<"$script")" "$(sed -n 's/^+ //p' <<<"$ERR")" # what runs is what it prints
+        elif [ "$how" = step ]; then
+            on_a_terminal '\r' undo --step
+        else
+            nw undo "$how"
+        fi
+        [ "$CODE" -eq 0 ] || { echo "$command: $ERR" >&2 && return 1; }
+        [[ $ERR == *"undoing $id: "* ]]
+        same "$before" "$(kernel_state)" || { echo "$command, $how: $ERR" >&2 && return 1; }
+        same "$stands" "$(documents)"
+    done <<'END'
+-q unpublish web 8080:80
+--batch disconnect web --net net1
+-q disconnect web --net net2
+step disconnect db
+dry-run network unlink net1 net2
+--batch network remove --force net1
+dry-run network remove --force net1 net2
+END
+    netwrap undo 1 --yes -q
+    [ "$(standing | head -n 1)" = net2 ]
+    netwrap undo "$(netwrap log --json | jq '.[-1].id')" -q # an undo is taken back by its number
+    same "$before" "$(kernel_state)"
+    same "$stands" "$(documents)"
+    [ "$(netwrap status --json | jq -r '.[].state' | sort -u)" = up ]
+}
+
+@test "undo of a teardown that cannot be built up again is refused, and says why" {
+    people
+    host ip netns add lab
+    build
+    netwrap connect --net net1 --netns lab -q >/dev/null                # 7
+    netwrap publish web 9000:90 --net net1 -q                           # 8
+    netwrap unpublish web 9000:90 -q                                    # 9
+    netwrap disconnect lab -q                                           # 10
+    netwrap disconnect db -q                                            # 11
+    netwrap network remove net2 --force -q >/dev/null                   # 12: web's second network
+    kept=$(kernel_state)
+    cannot() { refused 2 "operation $1, $2, cannot be undone: $3" undo ${4:+"$4"}; }
+    host ip link add name net2 type bridge
+    cannot 12 "network remove net2" "an interface 'net2' is there by now"
+    host ip link del dev net2
+    host ip addr add 10.0.1.77/24 dev lo
+    cannot 12 "network remove net2" "subnet 10.0.1.0/24 overlaps"
+    host ip addr del 10.0.1.77/24 dev lo
+    host iptables -w -N NETWRAP-net2
+    cannot 12 "network remove net2" "a chain NETWRAP-net2 is there by now"
+    host iptables -w -X NETWRAP-net2
+    at "$WEB" ip link add name eth1 type bridge
+    cannot 12 "network remove net2" "an interface 'eth1' is there in web by now"
+    at "$WEB" ip link del dev eth1
+    cannot 11 "disconnect db from net2" "network net2, which it needs, is gone" 11
+    host ip netns del lab
+    cannot 10 "disconnect lab from net1" "the namespace that /run/netns/lab led to is gone" 10
+    [ "${ERR##*$'\n'}" = "hint: netwrap undo 9" ] # the operation before
+    host ip netns add lab # another one
+    cannot 10 "disconnect lab from net1" "the namespace that /run/netns/lab led to is gone" 10
+    serve 1 tcp 127.0.0.1 9000 somebody
+    wait_for host bash -c 'echo >/dev/tcp/127.0.0.1/9000'
+    cannot 9 "unpublish web 9000:90/tcp" "port 9000:90/tcp: a socket of this host listens" 9
+    same "$kept" "$(kernel_state)"
+    netwrap undo -q                                                     # 13
+    db=$DB
+    container
+    netwrap connect --net net2 --pid "$PID" --name new --ip 10.0.1.3 -q >/dev/null # 14
+    cannot 11 "disconnect db from net2" "address 10.0.1.3 is in use by new" 11
+    netwrap disconnect new -q                                           # 15
+    end "$db"
+    cannot 11 "disconnect db from net2" "process $db (db) has exited" 11
+    netwrap publish web 9001:90 --net net2 -q                           # 16
+    netwrap unpublish web 9001:90 -q                                    # 17
+    netwrap disconnect web --net net2 -q
+    netwrap connect --net net2 --pid "$WEB" --ip 10.0.1.9 -q >/dev/null
+    cannot 17 "unpublish web 9001:90/tcp" "web's connection to net2, which it needs, has been made anew since" 17
+}
+
+@test "repair, gc and a run that has ended have nothing to take back, and the operation before is named" {
+    container
+    netwrap network create --subnet 10.0.0.1/24 net1 -q                 # 1
+    netwrap run --net net1 --name job -q -- true                        # 2, and its end: 3
+    refused 2 "operation 3, disconnect job from net1, has nothing to take back" undo
+    [ "${ERR##*$'\n'}" = "hint: netwrap undo 1" ]
+    refused 2 "operation 2, run job on net1, has nothing to take back: it has ended" undo 2
+    netwrap connect --net net1 --pid "$PID" --name web -q               # 4
+    host ip addr flush dev net1
+    netwrap repair -q                                                   # 5
+    refused 2 "operation 5, repair net1, has nothing to take back" undo
+    [ "${ERR##*$'\n'}" = "hint: netwrap undo 4" ]
+    end "$PID"
+    netwrap gc -q                                                       # 6
+    refused 2 "operation 6, gc web, has nothing to take back" undo
+    [ "${ERR##*$'\n'}" = "hint: netwrap undo 1" ]
+    netwrap undo 1 -q
+    [ "$(netwrap network list --json)" = "[]" ]
+}
+
+@test "a process that run has started, and that lives, is connected again; its end takes all down" {
+    before=$(kernel_state)
+    netwrap network create --subnet 10.0.0.1/24 net1 -q
+    host netwrap run -d --net net1 --name job -p 8080:80 -q -- sleep 1000 >/dev/null
+    ran=$(kernel_state)
+    netwrap disconnect job -q
+    netwrap undo -q
+    same "$ran" "$(kernel_state)"
+    pid=$(netwrap ps --json | jq '.[0].pid')
+    host kill -KILL "$pid"
+    nobody_is_listed() { [ "$(netwrap ps --json)" = "[]" ]; }
+    wait_for nobody_is_listed
+    netwrap network remove net1 -q
+    same "$before" "$(kernel_state)"
+}
+
+@test "a port that was taken back comes again in its place, and the matching commands take down the rest" {
     container
     before=$(kernel_state)
     netwrap network create --subnet 10.0.0.1/24 net1 -q
     netwrap connect --net net1 --pid "$PID" --name web -p 8080:80 -p 8081:81 -q
+    connected=$(kernel_state)
     netwrap unpublish web 8080:80 -q
+    netwrap unpublish web 8081:81 -q
+    netwrap undo 3 -q # the first one alone, and what ports need with it
+    same "net1
+web/net1 8080:80/tcp" "$(standing)"
+    netwrap undo -q
+    same "$connected" "$(kernel_state)"
+    [ "$(states)" = "done done undone undone done done" ]
+    netwrap unpublish web 8080:80 -q
+    netwrap disconnect web -q
+    netwrap undo -q
+    netwrap undo -q
+    same "$connected" "$(kernel_state)"
     netwrap undo -q
     same "net1" "$(standing)"
     netwrap network remove net1 -q
     same "$before" "$(kernel_state)"
-    [ "$(states)" = "undone undone done done done" ]
 }
 
 @test "the host's part stays while a second network stands, and goes with the last" {
@@ -256,6 +395,13 @@ fail-points publish
 fail-points publish --batch
 fail-points link
 fail-points link --batch
+END
+}
+
+@test "each command that fails while what was taken down is built up again takes back those before it" {
+    on_hosts <<'END'
+fail-points rebuild
+fail-points rebuild --batch
 END
 }
 

@@ -66,6 +66,13 @@ kill-points undo --batch points
 END
 }
 
+@test "killed at any point of undo of a teardown, the next command rolls it back" {
+    on_hosts <<'END'
+kill-points rebuild points anytime
+kill-points rebuild --batch points recovery
+END
+}
+
 @test "killed at any point of link it is rolled back, and of unlink it is finished" {
     on_hosts <<'END'
 kill-points link points recovery
