@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from netwrap import amiss, drivers
 from netwrap.errors import NetwrapError
-from netwrap.facts import NO_NAMESPACE, Facts, Rule, is_husk, netns_of, renamed, same_rule
+from netwrap.facts import NO_NAMESPACE, Facts, is_husk, netns_of, renamed, same_rule
 from netwrap.foresee import after
 from netwrap.health import drifted, is_gone
 from netwrap.model import Container, State

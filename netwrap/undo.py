@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from netwrap.facts import Facts, Rule, options_of, holds, is_husk, renamed, same_rule
+from netwrap.facts import Facts, Rule, holds, is_husk, options_of, renamed, same_rule
 from netwrap.model import digest
 from netwrap.steps import NO_ROW, Cmd, Object, Plan, Probe, Step, conntrack, iptables, is_undone_last, link
 from netwrap.steps.sysctl import of_link
