@@ -189,7 +189,9 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
         -1:80 +90:80 9000-70000:80-61080 fd00::1:9000:80 224.0.0.1:9000:80 203.0.113.77:9000:80; do
         will_refuse 2 "$spec" publish web -- "$spec"
     done
-    will_refuse 2 300.0.0.1 publish web 300.0.0.1:9000:80
+    will_refuse 2 "'300.0.0.1:9000:80': '300.0.0.1' is not an IPv4 address" publish web 300.0.0.1:9000:80
+    will_refuse 2 "'host:8081:80': 'host' is not an IPv4 address" publish web host:8081:80
+    will_refuse 2 "'0.0.0.0:8080:80'" publish web 0.0.0.0:8080:80 # as typed, not as netwrap writes it
     container
     for spec in 65536:80 80:0 8080:80; do
         will_refuse 2 "$spec" connect --net testbridge --pid "$PID" -p "$spec"

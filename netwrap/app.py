@@ -11,7 +11,7 @@ from typing import Any
 from netwrap import amiss, health, plan, upkeep
 from netwrap import drivers as registry
 from netwrap.desk import Desk, Mode, watched
-from netwrap.errors import BadInput, CommandFailed, NetwrapError
+from netwrap.errors import BadInput, CommandFailed, NetwrapError, quoted
 from netwrap.facts import Facts
 from netwrap.look import look_at_handles
 from netwrap.model import Container, Endpoint, Netns, Publication, PublishedPort, State, is_name
@@ -140,7 +140,7 @@ def _pid_of(container: str) -> int:
     engines = [engine for engine in ENGINES if shutil.which(engine)]
     if not engines:
         raise NetwrapError(
-            f"container {container!r}: none of {', '.join(ENGINES)} is installed", "netwrap connect --pid PID …"
+            f"container {quoted(container)}: none of {', '.join(ENGINES)} is installed", "netwrap connect --pid PID …"
         )
     said, error_type, stopped = [], NetwrapError, list[str]()
     for engine in engines:
@@ -157,7 +157,7 @@ def _pid_of(container: str) -> int:
         error_type = BadInput
         stopped.append(engine)
     hint = f"{(stopped or engines)[0]} ps -a"
-    raise error_type(f"container {container!r}: {'; '.join(said)}", hint)
+    raise error_type(f"container {quoted(container)}: {'; '.join(said)}", hint)
 
 
 def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | None) -> None:
@@ -257,7 +257,7 @@ def _publication(state: State, endpoints: Iterable[Endpoint], port: PublishedPor
             if published.spec == port.spec:
                 return Publication(endpoint.container, endpoint.network, published)
     name = next(iter(endpoints)).container
-    raise BadInput(f"{name} does not publish {port.spec}", "netwrap ps")
+    raise BadInput(f"{name} does not publish {port.said}", "netwrap ps")
 
 
 def ps(mode: Mode) -> list[dict[str, Any]]:

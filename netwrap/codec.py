@@ -13,7 +13,10 @@ from netwrap.steps import Cmd, Object, Probe, Step
 
 def dump_object(made: Object) -> str:
     """An object as JSON."""
-    return json.dumps(asdict(made), default=str)
+    d = asdict(made)
+    if isinstance(made, Publication):
+        del d["port"]["typed"]
+    return json.dumps(d, default=str)
 
 
 def load_object(kind: str, text: str) -> Object:

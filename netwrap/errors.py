@@ -4,14 +4,13 @@ from __future__ import annotations
 
 
 def quoted(text: str) -> str:
-    """What the user typed, as it was typed, in quotes; control characters are escaped, and the middle of what is very
-    long is left out."""
-    if len(text) > _LONG:
-        text = f"{text[: _LONG // 2]}…{text[-_LONG // 4 :]}"
-    return repr(text)
+    """What the user typed, as it was typed, in quotes; control characters are escaped."""
+    return repr(shortened(text))
 
 
-_LONG = 160
+def shortened(text: str, most: int = 160) -> str:
+    """A text without its middle where it is very long."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
 
 
 class NetwrapError(Exception):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 
-from netwrap.errors import BadInput
+from netwrap.errors import BadInput, quoted
 
 LINK_GROUP = 28279
 """Every host link of netwrap's is in this group (0x6e77, "nw"): its mark. Source: ip-link(8), group."""
@@ -134,12 +134,19 @@ class PublishedPort:
     host_ip: IPv4Address | None = None
     allow_from: tuple[IPv4Network, ...] = ()
     """Who may reach it, apart from the host itself; empty is everybody."""
+    typed: str = field(default="", compare=False)
+    """As the user typed it, for errors."""
 
     @property
     def spec(self) -> str:
         """The SPEC of the command line, with its protocol: `8080:80/tcp`."""
         host = f"{self.host_ip}:" if self.host_ip else ""
         return f"{host}{self._span(self.host_port, '-')}:{self._span(self.port, '-')}/{self.protocol}"
+
+    @property
+    def said(self) -> str:
+        """As the user typed it, in quotes."""
+        return quoted(self.typed or self.spec)
 
     @property
     def dport(self) -> str:
@@ -246,13 +253,13 @@ class State:
     def network(self, name: str) -> Network:
         """The network of that name. Errors: BadInput where there is none."""
         if name not in self.networks:
-            raise BadInput(f"no network {name!r}", "netwrap network list")
+            raise BadInput(f"no network {quoted(name)}", "netwrap network list")
         return self.networks[name]
 
     def container(self, name: str) -> Container:
         """The container of that name. Errors: BadInput where there is none."""
         if name not in self.containers:
-            raise BadInput(f"no container {name!r}", "netwrap ps")
+            raise BadInput(f"no container {quoted(name)}", "netwrap ps")
         return self.containers[name]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from netwrap import init
 from netwrap.attend import PYTHON, Attended, handling
-from netwrap.errors import BadInput, CommandFailed, NetwrapError
+from netwrap.errors import BadInput, CommandFailed, NetwrapError, quoted
 from netwrap.spawn import require, spawn
 
 HOST, GATEWAY, NEIGHBOUR, LAN = "192.168.50.10", "192.168.50.1", "192.168.50.20", "192.168.50.0/24"
@@ -70,7 +70,7 @@ def enter(command: list[str], *, around: bool) -> int:
     Errors: BadInput for a command that is not there; NetwrapError without namespaces, or where a tool is missing.
     """
     if shutil.which(command[0]) is None:
-        raise BadInput(f"no command {command[0]!r}", "netwrap sandbox -- COMMAND…")
+        raise BadInput(f"no command {quoted(command[0])}", "netwrap sandbox -- COMMAND…")
     require(["ip", "mount", "setpriv", "sysctl", "unshare"])
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     _refuse_without_namespaces(user)

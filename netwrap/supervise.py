@@ -14,7 +14,7 @@ from netwrap import app, health, plan, upkeep
 from netwrap.app import Target
 from netwrap.attend import PYTHON, Attended, handling, pidfd
 from netwrap.desk import Mode
-from netwrap.errors import BadInput, Interrupted, LeftBehind, NetwrapError
+from netwrap.errors import BadInput, Interrupted, LeftBehind, NetwrapError, quoted
 from netwrap.look import process
 from netwrap.model import Container, Endpoint, Netns
 from netwrap.plan import ConnectWish
@@ -57,7 +57,7 @@ def run(mode: Mode, wish: ConnectWish, command: list[str], *, detach: bool) -> i
     """Runs a command in namespaces of its own on a network and takes all down at its end; gives its exit code."""
     require(("ip", "setpriv", "unshare"))
     if shutil.which(command[0]) is None:
-        raise BadInput(f"no command {command[0]!r}", "netwrap run --net NETWORK -- COMMAND…")
+        raise BadInput(f"no command {quoted(command[0])}", "netwrap run --net NETWORK -- COMMAND…")
     if mode.dry_run:
         _dry_run(mode, wish, command)
         return 0
@@ -194,7 +194,7 @@ def execute(mode: Mode, name: str, command: list[str]) -> int:
         hint = f"netwrap disconnect {name}" if is_gone else f"netwrap repair {name}"
         raise NetwrapError(f"container {name!r} is gone, or its handle is", hint)
     if shutil.which(command[0]) is None:
-        raise BadInput(f"no command {command[0]!r}", f"netwrap exec {name} -- COMMAND…")
+        raise BadInput(f"no command {quoted(command[0])}", f"netwrap exec {name} -- COMMAND…")
     words = ["ip", "netns", "exec", name, *_INIT, *command]
     if container.started and container.pid is not None and not is_gone:
         # One's children alone enter another pid namespace: of the two, only the first stays, and passes signals on.

@@ -6,7 +6,7 @@ from typing import Any
 
 from netwrap import amiss, health, mend
 from netwrap.desk import Desk, Mode, watched
-from netwrap.errors import BadInput, NetwrapError
+from netwrap.errors import BadInput, NetwrapError, quoted
 from netwrap.facts import Facts
 from netwrap.look import alive
 from netwrap.model import Container, State
@@ -135,7 +135,7 @@ def _repair_part(desk: Desk, title: str, owners: set[str], seen: Facts) -> bool:
 def _around(name: str, state: State) -> frozenset[str]:
     """A network or a container with all that it is built upon, and what is built upon it. Errors: BadInput."""
     if name not in state.networks and name not in state.containers:
-        raise BadInput(f"no network or container {name!r}", "netwrap status")
+        raise BadInput(f"no network or container {quoted(name)}", "netwrap status")
     targets = [state.networks[name].owner] if name in state.networks else []
     if name in state.containers:
         targets += _owners_of(state.containers[name], state)

@@ -16,7 +16,7 @@ from netwrap import __version__
 from netwrap.cli import checkup, container, learn, log, meant, network, upkeep
 from netwrap.cli import help as pages
 from netwrap.cli.common import DEFAULT_STATE
-from netwrap.errors import BadInput, CommandFailed, NetwrapError, quoted
+from netwrap.errors import BadInput, CommandFailed, NetwrapError, quoted, shortened
 from netwrap.terminal import talk
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ def _show_version(asked: bool) -> None:
 def root(
     ctx: typer.Context,
     _state_dir: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--state-dir",
             metavar="DIR",
@@ -62,6 +62,8 @@ def root(
     ] = False,
 ) -> None:
     """Container networking by hand: one visible command per step, and every step can be undone."""
+    if _state_dir == "":
+        raise BadInput("--state-dir '' is not a directory", f"netwrap --state-dir {DEFAULT_STATE} …")
     pages.show_if_alone(ctx)
 
 
@@ -156,7 +158,7 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
         meaning = meant.option(typed, known, path, arguments)
         hint = f"did you mean: {meaning}" if meaning else f"{path} --help"
         return _complain(f"No such option: {quoted(typed.partition('=')[0])}", hint, 2)
-    return _complain(" ".join(message.split()).rstrip("."), f"{path} --help", 2)
+    return _complain(shortened(message, 600).rstrip("."), f"{path} --help", 2)
 
 
 def _typed(option: str, arguments: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import typer
 from netwrap import app as verbs
 from netwrap.desk import DEFAULT_STATE as DEFAULT_STATE
 from netwrap.desk import Mode
-from netwrap.errors import BadInput
+from netwrap.errors import BadInput, quoted
 from netwrap.model import State
 from netwrap.steps import shell_line
 from netwrap.terminal import columns, talk
@@ -122,6 +123,13 @@ def changes(*, shows: bool = False) -> Callable[[Callable[..., None]], Callable[
         return command
 
     return decorate
+
+
+def number_of(text: str) -> int:
+    """Parses a number that is written as netwrap writes it, so that errors name it as it was typed."""
+    if not re.fullmatch("0|[1-9][0-9]{0,29}", text):
+        raise typer.BadParameter(f"{quoted(text)} is not a whole number")
+    return int(text)
 
 
 def show_table(head: Sequence[str], rows: Iterable[Sequence[object]], drop: Sequence[str] = ()) -> None:

@@ -19,6 +19,7 @@ from netwrap.cli.common import (
     complete_network,
     complete_published,
     mode,
+    number_of,
     show_table,
 )
 from netwrap.cli.help import Command
@@ -61,7 +62,10 @@ Specs = Annotated[list[str], typer.Argument(metavar="SPEC...", help=SPEC)]
 def connect(
     m: Mode,
     net: Net,
-    pid: Annotated[int | None, typer.Option(metavar="PID", help="A process in a network namespace of its own.")] = None,
+    pid: Annotated[
+        int | None,
+        typer.Option(metavar="PID", parser=number_of, help="A process in a network namespace of its own."),
+    ] = None,
     netns: Annotated[
         str | None, typer.Option(metavar="NAME", help="A namespace in /run/netns.", autocompletion=complete_netns)
     ] = None,
@@ -100,6 +104,7 @@ def connect(
         name=parse.container_name(name) if name is not None else None,
         ip=parse.ip_address(ip) if ip is not None else None,
         mac=parse.mac_address(mac) if mac is not None else None,
+        mac_typed=mac,
         ifname=parse.link_name(ifname) if ifname is not None else None,
         ports=_ports(publish or [], allow_from),
     )
@@ -126,7 +131,9 @@ def disconnect(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="The container.", autocompletion=complete_container)
     ] = None,
-    pid: Annotated[int | None, typer.Option(metavar="PID", help="Its process, instead of its name.")] = None,
+    pid: Annotated[
+        int | None, typer.Option(metavar="PID", parser=number_of, help="Its process, instead of its name.")
+    ] = None,
     net: SomeNet = None,
 ) -> None:
     """Disconnect a container.

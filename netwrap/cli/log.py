@@ -8,19 +8,24 @@ from typing import Annotated
 import typer
 
 from netwrap import history
-from netwrap.cli.common import Json, changes, mode, show_table
+from netwrap.cli.common import Json, changes, mode, number_of, show_table
 from netwrap.cli.help import Command
 from netwrap.desk import Mode
 from netwrap.terminal import talk
 from netwrap.views import documents
 from netwrap.views.table import table
 
-Number = Annotated[int | None, typer.Argument(metavar="[ID]", help="The operation's number. Default: the last one.")]
+Number = Annotated[
+    int | None,
+    typer.Argument(metavar="[ID]", parser=number_of, help="The operation's number. Default: the last one."),
+]
 
 
 def log(
     ctx: typer.Context,
-    number: Annotated[int | None, typer.Argument(metavar="[ID]", help="Show the steps of this operation.")] = None,
+    number: Annotated[
+        int | None, typer.Argument(metavar="[ID]", parser=number_of, help="Show the steps of this operation.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show what netwrap has done.

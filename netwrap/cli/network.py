@@ -9,7 +9,16 @@ import typer
 
 from netwrap import app as verbs
 from netwrap import parse
-from netwrap.cli.common import Json, changes, complete_driver, complete_linked, complete_network, mode, show_table
+from netwrap.cli.common import (
+    Json,
+    changes,
+    complete_driver,
+    complete_linked,
+    complete_network,
+    mode,
+    number_of,
+    show_table,
+)
 from netwrap.cli.help import Command, Group, show_if_alone
 from netwrap.desk import Mode
 from netwrap.plan import NetworkWish
@@ -46,7 +55,8 @@ def create(
         str | None, typer.Option(metavar="CIDR", help="Give containers only addresses of this part of the subnet.")
     ] = None,
     mtu: Annotated[
-        int | None, typer.Option(metavar="BYTES", help="MTU. Default: that of the default route's link.")
+        int | None,
+        typer.Option(metavar="BYTES", parser=number_of, help="MTU. Default: that of the default route's link."),
     ] = None,
     internal: Annotated[
         bool, typer.Option("--internal", help="No way out of the network, and no published ports.")
@@ -66,6 +76,7 @@ def create(
         parse.address_range(ip_range) if ip_range is not None else None,
         mtu,
         internal,
+        {k: v for k, v in {"subnet": subnet, "gateway": gateway, "ip_range": ip_range}.items() if v is not None},
     )
     verbs.network_create(m, wish)
     if not m.dry_run:

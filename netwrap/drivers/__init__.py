@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from netwrap.errors import BadInput
+from netwrap.errors import BadInput, quoted
 from netwrap.facts import Facts
 from netwrap.model import Container, Endpoint, Network, PublishedPort
 from netwrap.steps import Step
@@ -58,4 +58,6 @@ def load(name: str) -> Driver:
     for entry in entry_points(group=GROUP, name=name):
         driver: Driver = entry.load()()
         return driver
-    raise BadInput(f"no driver {name!r}; there is: {', '.join(names())}", "netwrap network create --driver bridge NAME")
+    raise BadInput(
+        f"no driver {quoted(name)}; there is: {', '.join(names())}", "netwrap network create --driver bridge NAME"
+    )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from itertools import count
 
 from netwrap import drivers
-from netwrap.errors import BadInput, NetwrapError
+from netwrap.errors import BadInput, NetwrapError, quoted
 from netwrap.facts import HUSK, NO_NAMESPACE, Facts, Space
 from netwrap.ipam import next_address
 from netwrap.model import Container, Endpoint, Network, PublishedPort, State, digest, is_name, mac_of, usable
@@ -30,6 +30,7 @@ class ConnectWish:
     name: str | None = None
     ip: IPv4Address | None = None
     mac: str | None = None
+    mac_typed: str | None = field(default=None, compare=False)
     ifname: str | None = None
     ports: tuple[PublishedPort, ...] = ()
 
@@ -98,7 +99,7 @@ def _address(wish: ConnectWish, network: Network, taken: set[IPv4Address], state
         return next_address(network.subnet, taken, state.last.get(network.name), network.ip_range)
     hint = f"netwrap connect --net {network.name} --pid PID  # without --ip a free address is chosen"
     if not usable(network.subnet, wish.ip):
-        raise BadInput(f"address {wish.ip} is no host's address in {network.subnet}", hint)
+        raise BadInput(f"address {wish.ip} is not a host address in {network.subnet}", hint)
     if wish.ip == network.gateway:
         raise BadInput(f"address {wish.ip} is the gateway of {network.name}", hint)
     for endpoint in state.endpoints_of(network=network.name):
@@ -171,10 +172,10 @@ def _by_pid(pid: int, name: str | None, seen: Facts) -> Container:
 
 def _by_netns(handle: str, name: str | None, seen: Facts) -> Container:
     if seen.handles.get(handle, NO_NAMESPACE) in (HUSK, NO_NAMESPACE) or not is_name(handle):
-        raise BadInput(f"no namespace {handle!r} in /run/netns", "ip netns list")
+        raise BadInput(f"no namespace {quoted(handle)} in /run/netns", "ip netns list")
     if name not in (None, handle):
         raise BadInput(
-            f"name {name!r}: with --netns the container is called {handle!r}",
+            f"name {quoted(name)}: with --netns the container is called {quoted(handle)}",
             f"netwrap connect --netns {handle} --net NETWORK",
         )
     inode = seen.handles[handle]
@@ -239,7 +240,7 @@ def _mac(wish: ConnectWish, ip: IPv4Address, taken: dict[str, str]) -> str:
         return next(mac for n in range(60) if (mac := mac_of("container", ip, n)) not in taken)
     if wish.mac in taken:
         raise BadInput(
-            f"MAC {wish.mac} is in use by {taken[wish.mac]}",
+            f"MAC {wish.mac_typed or wish.mac} is in use by {taken[wish.mac]}",
             f"netwrap connect --net {wish.network} --pid PID  # without --mac one is chosen",
         )
     return wish.mac

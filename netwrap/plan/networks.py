@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 
 from netwrap import drivers
-from netwrap.errors import BadInput
+from netwrap.errors import BadInput, quoted
 from netwrap.facts import Facts
 from netwrap.ipam import free_subnet
 from netwrap.model import Network, NetworkLink, State, bridge_name, usable
@@ -27,6 +28,12 @@ class NetworkWish:
     ip_range: IPv4Network | None = None
     mtu: int | None = None
     internal: bool = False
+    typed: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What the user typed for a field, where that is not its text."""
+
+    def said(self, name: str, value: object) -> str:
+        """A field's value as the user typed it, in quotes; one that netwrap has chosen as it is."""
+        return quoted(self.typed[name]) if name in self.typed else str(value)
 
 
 def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
@@ -40,7 +47,7 @@ def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
         already = ("forwarding is on already; it stays as it is, also afterwards",)
     steps += owned(network.owner, driver.forward(network, seen))
     leftovers.refuse(network, steps, seen, state)
-    _refuse_taken(network, seen, state)
+    _refuse_taken(network, wish.said("subnet", network.subnet), seen, state)
     return Plan(f"network create {network.name}", steps, already, (network,))
 
 
@@ -76,48 +83,56 @@ def network_link(names: tuple[str, str], seen: Facts, state: State) -> Plan:
 
 def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
     if wish.name in state.networks:
-        raise BadInput(f"network {wish.name!r} exists", f"netwrap network inspect {wish.name}")
+        raise BadInput(f"network {quoted(wish.name)} exists", f"netwrap network inspect {wish.name}")
     subnet = wish.subnet or free_subnet(
         [net for net, _ in seen.occupied()] + [n.subnet for n in state.networks.values()]
     )
     gateway = wish.gateway or subnet.network_address + 1
     if not usable(subnet, gateway):
         raise BadInput(
-            f"gateway {gateway} is no host's address in {subnet}",
+            _no_gateway(wish, gateway, subnet),
             f"netwrap network create --subnet {subnet} --gateway {subnet.network_address + 1} {wish.name}",
         )
     if wish.ip_range is not None and not wish.ip_range.subnet_of(subnet):
         raise BadInput(
-            f"range {wish.ip_range} is not inside {subnet}",
+            f"range {wish.said('ip_range', wish.ip_range)} is not inside {wish.said('subnet', subnet)}",
             f"netwrap network create --subnet {subnet} --ip-range {next(subnet.subnets())} {wish.name}",
         )
     if wish.ip_range is not None and all(ip == gateway or not usable(subnet, ip) for ip in islice(wish.ip_range, 4)):
         raise BadInput(
-            f"range {wish.ip_range} has no address for a container",
+            f"range {wish.said('ip_range', wish.ip_range)} has no address for a container",
             f"netwrap network create --subnet {subnet} {wish.name}",
         )
     mtu = wish.mtu if wish.mtu is not None else seen.default_mtu()
     if not 68 <= mtu <= 65535:
-        raise BadInput(f"MTU {mtu} is not from 68 to 65535", f"netwrap network create --mtu 1500 {wish.name}")
+        raise BadInput(f"MTU {mtu} is not valid (68-65535)", f"netwrap network create --mtu 1500 {wish.name}")
     return Network(wish.name, wish.driver, subnet, gateway, bridge_name(wish.name), mtu, wish.internal, wish.ip_range)
 
 
-def _refuse_taken(network: Network, seen: Facts, state: State) -> None:
+def _no_gateway(wish: NetworkWish, gateway: IPv4Address, subnet: IPv4Network) -> str:
+    """What is wrong with a gateway as it was asked for: by itself, or by the host bits of the subnet."""
+    said = wish.said("subnet", subnet)
+    if "gateway" in wish.typed:
+        return f"gateway {quoted(wish.typed['gateway'])} is not a host address in {said}"
+    return f"subnet {said}: its gateway {gateway} is not a host address"
+
+
+def _refuse_taken(network: Network, named: str, seen: Facts, state: State) -> None:
     bridge = network.bridge
     if seen.host.has_name(bridge):
         raise BadInput(
-            f"an interface {bridge!r} is there already, and it is not netwrap's",
+            f"an interface {quoted(bridge)} is there already, and it is not netwrap's",
             f"ip link show dev {bridge}  # whose is it? choose another name",
         )
-    refuse_overlap(network.subnet, seen, state)
+    refuse_overlap(network.subnet, seen, state, named)
 
 
-def refuse_overlap(subnet: IPv4Network, seen: Facts, state: State) -> None:
+def refuse_overlap(subnet: IPv4Network, seen: Facts, state: State, named: str = "") -> None:
     """Raises BadInput where another network, or something of this machine's, uses addresses of a subnet."""
     own = [(n.subnet, f"network {n.name!r} ({n.subnet})") for n in state.networks.values()]
     for net, where in own + seen.occupied():
         if subnet.overlaps(net):
             raise BadInput(
-                f"subnet {subnet} overlaps {where}; the kernel would take it and send packets astray",
+                f"subnet {named or subnet} overlaps {where}; the kernel would accept it and misroute packets",
                 "netwrap network create NAME  # without --subnet a free one is chosen",
             )

@@ -65,21 +65,21 @@ def refuse_taken(
     for publication in state.publications:
         if publication.port.clashes(port):
             raise BadInput(
-                f"port {port.spec}: {publication.container} publishes {publication.port.spec}",
+                f"port {port.said}: {publication.container} publishes {publication.port.spec}",
                 f"netwrap unpublish {publication.container} {publication.port.spec}  # or choose another host port",
             )
     if any(port.clashes(other) for other in before):
-        raise BadInput(f"port {port.spec}: two ports of this command are for one host port", "netwrap publish --help")
+        raise BadInput(f"port {port.said}: two ports of this command are for one host port", "netwrap publish --help")
     if port.host_ip is not None and not port.host_ip.is_loopback and port.host_ip not in seen.addresses():
-        raise BadInput(f"port {port.spec}: this machine has no address {port.host_ip}", "ip -br addr")
+        raise BadInput(f"port {port.said}: this machine has no address {port.host_ip}", "ip -br addr")
     if port.allow_from and port.host_only:
         raise BadInput(
-            f"port {port.spec}: only this host reaches {port.host_ip}; --allow-from has nobody to let in",
+            f"port {port.said}: only this host reaches {port.host_ip}; --allow-from has nobody to let in",
             "netwrap publish NAME 8080:80 --allow-from 192.168.50.0/24",
         )
     if rule := firewall.dnat_of_others(port, destination, seen):
         raise BadInput(
-            f"port {port.spec}: a rule that is not netwrap's leads it elsewhere: {rule}",
+            f"port {port.said}: a rule that is not netwrap's leads it elsewhere: {rule}",
             "iptables-save -t nat  # whose is it? or choose another host port",
         )
     for listener in seen.listeners:
@@ -87,6 +87,6 @@ def refuse_taken(
         if port.clashes(taken):
             where = f"{listener.ip or '*'}:{listener.port}/{listener.protocol}"
             raise BadInput(
-                f"port {port.spec}: a socket of this host listens on {where}",
+                f"port {port.said}: a socket of this host listens on {where}",
                 f"ss -lnp 'sport = :{listener.port}'  # who listens; or choose another host port",
             )
