@@ -158,7 +158,8 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
         meaning = meant.option(typed, known, path, arguments)
         hint = f"did you mean: {meaning}" if meaning else f"{path} --help"
         return _complain(f"No such option: {quoted(typed.partition('=')[0])}", hint, 2)
-    return _complain(shortened(message, 600).rstrip("."), f"{path} --help", 2)
+    message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in shortened(message, 600))
+    return _complain(message.rstrip("."), f"{path} --help", 2)
 
 
 def _typed(option: str, arguments: list[str]) -> str:
