@@ -158,8 +158,8 @@ def shown(typed: str, line: str) -> bool:
     """Whether the value is there as it was typed, its control characters escaped; where it is long, its beginning."""
     for ours, clicks in (("\\n", "\\x0a"), ("\\t", "\\x09"), ("\\r", "\\x0d")):
         line = line.replace(clicks, ours)
-    escaped = repr(typed)[1:-1]
-    return typed in line or (escaped if len(typed) <= 160 else escaped[:70]) in line
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in typed)  # where there are no quotes around it
+    return any((form if len(typed) <= 160 else form[:70]) in line for form in (repr(typed)[1:-1], plain))
 
 
 def file_of(world: World) -> bytes:
