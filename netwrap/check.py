@@ -1,188 +1,378 @@
-"""The tutorial's tests for what stands: which trials there are, and, where one fails, the first hop that breaks."""
+"""What `check` tries: who should reach whom, and who must not. Each trial with the points that its packets come by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from ipaddress import IPv4Address
-from itertools import permutations
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from itertools import combinations
 
-from netwrap import firewall
-from netwrap.drift import jump_of
-from netwrap.facts import Facts, Listener, holds
-from netwrap.health import is_gone
-from netwrap.mend import again
-from netwrap.model import Endpoint, PublishedPort, State
-from netwrap.steps import Step, shell_line, sysctl
-from netwrap.undo import Entry
+from netwrap.facts import Facts, Listener
+from netwrap.model import Endpoint, Network, PublishedPort, State
+from netwrap.shot import Frame, Point, Shot
+
+HOST, OUTSIDE, GATEWAY, LAN = "host", "outside", "gateway of ", "LAN"
+ISOLATED = "isolated"
+NEIGHBOURS = 2
+"""How many neighbours of its network each container calls."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A ping, or a connection where there is a port; `path` names the objects that a packet meets, in this order."""
+    """A row of `check`. `start` and `goal` are places; `way` are the points to the goal, `path` the objects."""
 
     source: str
     target: str
     ip: str
-    path: tuple[str, ...]
+    how: str
+    start: str = ""
+    goal: str | None = ""
+    way: tuple[Point, ...] = ()
+    path: tuple[str, ...] = ()
     port: PublishedPort | None = None
     containers: tuple[str, ...] = ()
-    """Who has to be alive for it: the one that asks first, if it is one."""
-    leads_to: IPv4Address | None = None
+    """Who has to be alive for it."""
+    leads_to: str | None = None
     """The address in the container that a published port leads to."""
-    forwarding: tuple[str, ...] = ()
-    """The kernel settings without which it does not pass the host."""
+    networks: tuple[str, ...] = ()
+    frame: Frame | None = None
+    passes: tuple[str, str] = ("", "")
+    """The host's links between which the packet is forwarded; "" where the host itself begins or ends its way, both
+    where it stays in a bridge."""
+    vain: str = ""
+    """Why nothing can be tried."""
 
     @property
-    def asks(self) -> str | None:
-        """The container that asks; None is the host."""
-        return None if self.source == HOST else self.source
+    def back(self) -> tuple[Point, ...]:
+        """The points of the answer."""
+        return tuple(point.turned() for point in reversed(self.way))
+
+    @property
+    def is_forwarded(self) -> bool:
+        """Return whether the host passes its packets on."""
+        return all(self.passes)
 
 
-HOST, OUTSIDE, GATEWAY = "host", "outside", "gateway of "
+@dataclass(frozen=True)
+class NextHop:
+    """The next machine outside, and the link to it; or why there is none, and whether that is a fault."""
 
-HOPS = {
-    "netns": "handle",
-    "link": "link",
-    "up": "link",
-    "mtu": "link",
-    "master": "bridge port",
-    "hairpin": "bridge port",
-    "addr": "address",
-    "route": "route",
-    "ip rule": "route",
-    "sysctl": "forwarding",
-    "chain": "rule",
-    "rule": "rule",
-}
-"""What a step is a hop of, by the kind of its probe; the other kinds (keep, flows) carry no packet."""
+    ip: str = ""
+    link: str = ""
+    why: str = ""
+    down: str = ""
+    """A link with an address that is down: the way out went with it."""
 
 
-def trials(state: State, seen: Facts) -> Iterator[Trial]:
-    """Each container to each that it may reach, host to each, each to its gateway and outside, each published port."""
-    for one, other in permutations(state.endpoints, 2):
-        if one.container != other.container and (path := _between(one, other, state)):
-            pair = (one.container, other.container)
-            forwarding = _forwarding(*(state.networks[e.network].bridge for e in (one, other)))
-            yield Trial(*pair, str(other.ip), path, containers=pair, forwarding=forwarding)
-    out = seen.way_out
-    for e in state.endpoints:
-        network, who = state.networks[e.network], (e.container,)
-        yield Trial(HOST, e.container, str(e.ip), (network.owner, *_place(e)), containers=who)
-        path = (*_place(e), network.owner)
-        yield Trial(e.container, GATEWAY + network.name, str(network.gateway), path, containers=who)
-        if out and out.gateway and e.default_route:
-            # The next machine knows no way to containers, and answers with masquerading only.
-            forwarding = _forwarding(network.bridge, out.link)
-            yield Trial(e.container, OUTSIDE, out.gateway, (*path, "host"), containers=who, forwarding=forwarding)
+@dataclass(frozen=True)
+class Outside:
+    """What there is to try around the host: the way out, and in a sandbox with a LAN the machines there."""
+
+    way: NextHop
+    lan: tuple[tuple[str, str], ...] = ()
+    """Names of handles, each with the address that it calls this host from."""
+    link: str = ""
+    """The host's link to the LAN."""
+    address: str = ""
+    """The host's own address there."""
+    internet: str = ""
+    """An address behind the next machine."""
+    lan_frame: Frame | None = None
+    """How the first of them reaches the host, whatever it wants to reach behind it."""
+
+
+def next_hop(seen: Facts) -> NextHop:
+    """The next machine outside: it knows no way to containers, and answers with masquerading only."""
+    if seen.way_out is not None:
+        if seen.way_out.gateway:
+            return NextHop(seen.way_out.gateway, seen.way_out.link)
+        return NextHop(why=f"the way out, {seen.way_out.link}, has no next machine to ask")
+    for name, link in seen.host.links.items():
+        cidr = next((cidr for dev, cidr in sorted(seen.host.addrs) if dev == name and ":" not in cidr), None)
+        if not link.up and cidr and link.group == "0" and name != "lo":
+            return NextHop(why="this host has no default route", down=f"{name} ({cidr})")
+    return NextHop(why="this host has no default route")
+
+
+def trials(state: State, outside: Outside, seen: Facts) -> Iterator[Trial]:
+    """Each container to some neighbours, its gateway and outside; the host to each; each port; who must not get in."""
+    for name, network in state.networks.items():
+        there = state.endpoints_of(network=name)
+        for n, e in enumerate(there):
+            yield _from_host(e, network)
+            yield _to_gateway(e, network)
+            yield from _to_outside(e, network, outside)
+            for other in [there[(n + k) % len(there)] for k in range(1, 1 + min(NEIGHBOURS, len(there) - 1))]:
+                if other.container != e.container:
+                    yield _to_neighbour(e, other, network)
+    for link in state.links:
+        for one, two in ((link.a, link.b), (link.b, link.a)):
+            yield from _to_linked(state, one, two)
+    yield from _to_ports(state, outside)
+    yield from _isolation(state, outside, seen)
+
+
+def wanted(found: Iterable[Trial], names: Iterable[str]) -> list[Trial]:
+    """The trials in which one of these containers or networks takes part; all of them where none is named."""
+    names = set(names)
+    return [t for t in found if not names or names & {*t.containers, *t.networks}]
+
+
+def _out(e: Endpoint) -> Point:
+    return Point(e.container, e.ifname, True)
+
+
+def _veth(e: Endpoint) -> Point:
+    return Point("", e.veth, False)
+
+
+def _bridge(network: Network) -> Point:
+    return Point("", network.bridge, False)
+
+
+def _leave(e: Endpoint, network: Network) -> tuple[Point, ...]:
+    """From inside a container to the host's side of the bridge."""
+    return (_out(e), _veth(e), _bridge(network))
+
+
+def _enter(e: Endpoint, network: Network) -> tuple[Point, ...]:
+    return tuple(point.turned() for point in reversed(_leave(e, network)))
+
+
+def _place(e: Endpoint) -> tuple[str, ...]:
+    return (f"container:{e.container}", e.owner)
+
+
+def _from_host(e: Endpoint, network: Network) -> Trial:
+    path = (network.owner, *_place(e))
+    return Trial(
+        HOST,
+        e.container,
+        str(e.ip),
+        "ping",
+        "",
+        e.container,
+        _enter(e, network),
+        path,
+        containers=(e.container,),
+        networks=(network.name,),
+        passes=("", network.bridge),
+    )
+
+
+def _to_gateway(e: Endpoint, network: Network) -> Trial:
+    path = (*_place(e), network.owner)
+    return Trial(
+        e.container,
+        GATEWAY + network.name,
+        str(network.gateway),
+        "ping",
+        e.container,
+        "",
+        _leave(e, network),
+        path,
+        containers=(e.container,),
+        networks=(network.name,),
+        passes=(network.bridge, ""),
+    )
+
+
+def _to_outside(e: Endpoint, network: Network, outside: Outside) -> Iterator[Trial]:
+    if not e.default_route or network.internal:
+        return
+    out = outside.way
+    found = Trial(
+        e.container,
+        OUTSIDE,
+        out.ip or "-",
+        "ping",
+        e.container,
+        None,
+        (*_leave(e, network), Point("", out.link, True)),
+        (*_place(e), network.owner, "host"),
+        containers=(e.container,),
+        networks=(network.name,),
+        passes=(network.bridge, out.link or "-"),
+        vain="" if out.link else out.why,
+    )
+    yield found
+    if outside.internet and out.link:
+        yield replace(found, target="internet", ip=outside.internet)
+
+
+def _to_neighbour(one: Endpoint, other: Endpoint, network: Network) -> Trial:
+    return Trial(
+        one.container,
+        other.container,
+        str(other.ip),
+        "ping",
+        one.container,
+        other.container,
+        (_out(one), _veth(one), _veth(other).turned(), _out(other).turned()),
+        (*_place(one), network.owner, *_place(other)),
+        containers=(one.container, other.container),
+        networks=(network.name,),
+    )
+
+
+def _to_linked(state: State, one: str, two: str) -> Iterator[Trial]:
+    here, there = state.networks[one], state.networks[two]
+    both = {e.container for e in state.endpoints_of(network=one)} & {
+        e.container for e in state.endpoints_of(network=two)
+    }
+    goals = [e for e in state.endpoints_of(network=two) if e.container not in both]
+    starts = [e for e in state.endpoints_of(network=one) if e.container not in both and e.default_route]
+    for n, e in enumerate(starts if goals else ()):
+        other = goals[n % len(goals)]
+        yield Trial(
+            e.container,
+            other.container,
+            str(other.ip),
+            "ping",
+            e.container,
+            other.container,
+            (*_leave(e, here), *_enter(other, there)),
+            (*_place(e), here.owner, "host", f"link:{min(one, two)}/{max(one, two)}", there.owner, *_place(other)),
+            containers=(e.container, other.container),
+            networks=(one, two),
+            passes=(here.bridge, there.bridge),
+        )
+
+
+def _to_ports(state: State, outside: Outside) -> Iterator[Trial]:
     for p in state.publications:
         (e,) = state.endpoints_of(container=p.container, network=p.network)
-        path = (p.owner, f"published:{p.network}", "host", f"network:{p.network}", *_place(e))
-        ip = str(p.port.host_ip or "127.0.0.1")
-        yield Trial(HOST, f"{p.container} by {p.port.spec}", ip, path, p.port, (p.container,), e.ip)
+        network, port = state.networks[p.network], p.port
+        base = Trial(
+            HOST,
+            f"{p.container} by {port.spec}",
+            "127.0.0.1",
+            port.protocol,
+            "",
+            p.container,
+            _enter(e, network),
+            (p.owner, f"published:{p.network}", "host", network.owner, *_place(e)),
+            port,
+            (p.container,),
+            str(e.ip),
+            (p.network,),
+            passes=("", network.bridge),
+        )
+        here = [str(port.host_ip)] if port.host_ip else ["127.0.0.1", *filter(None, [outside.address])]
+        yield from (replace(base, ip=ip) for ip in here)
+        for name, source in outside.lan:
+            ip = here[-1] if not port.host_only else outside.address
+            way = (Point("", outside.link, False), *base.way)
+            lets_in = not port.host_only and (
+                not port.allow_from or any(_is_in(source, str(net)) for net in port.allow_from)
+            )
+            passes = (outside.link, network.bridge)
+            found = replace(base, source=name, ip=ip, start=name, way=way, passes=passes)
+            if not lets_in:
+                yield replace(found, how=ISOLATED)
+            elif port.protocol == "tcp":
+                yield found
+            else:
+                yield replace(found, vain=f"no {port.protocol} can be tried from there without harm to the service")
 
 
-def _forwarding(*links: str) -> tuple[str, ...]:
-    """The settings that let packets pass from one link to another and back; none where they stay on one."""
-    names = ("all", *links) if len(set(links)) > 1 else ()
-    return tuple(sysctl.of_link(name, "forwarding") for name in names)
+def _is_in(ip: str, net: str) -> bool:
+    return bool(ip) and IPv4Address(ip) in IPv4Network(net)
 
 
-def _place(endpoint: Endpoint) -> tuple[str, str]:
-    """An endpoint behind what it is built upon."""
-    return (f"container:{endpoint.container}", endpoint.owner)
+def _isolation(state: State, outside: Outside, seen: Facts) -> Iterator[Trial]:
+    """A trial that must not get through for each two networks that are not linked, both ways; out of internal ones; and
+    from the LAN."""
+    for a, b in combinations(state.networks, 2):
+        if b not in state.linked_to(a):
+            for one, two in ((a, b), (b, a)):
+                yield from _apart(state, one, two, seen)
+    for name, network in state.networks.items():
+        there = state.endpoints_of(network=name)
+        if network.internal and there and outside.way.link:
+            yield _hostile(there[0], network, OUTSIDE, outside.way.ip, None, (Point("", outside.way.link, True),), seen)
+        if there and outside.lan and outside.lan_frame:
+            e, (source, _) = there[0], outside.lan[0]
+            yield Trial(
+                source,
+                e.container,
+                str(e.ip),
+                ISOLATED,
+                source,
+                e.container,
+                (Point("", outside.link, False), *_enter(e, network)),
+                ("host", network.owner),
+                containers=(e.container,),
+                networks=(name,),
+                frame=outside.lan_frame,
+                passes=(outside.link, network.bridge),
+            )
 
 
-def _between(one: Endpoint, other: Endpoint, state: State) -> tuple[str, ...]:
-    """The way from one endpoint to another; empty where there is none by design."""
-    networks = (f"network:{one.network}", f"network:{other.network}")
-    if one.network == other.network:
-        return (*_place(one), networks[0], *_place(other))
-    for link in state.links:
-        if {link.a, link.b} == {one.network, other.network} and not _shares(one, other, state):
-            return (*_place(one), networks[0], "host", link.owner, networks[1], *_place(other))
-    return ()
+def _apart(state: State, one: str, two: str, seen: Facts) -> Iterator[Trial]:
+    starts, goals = state.endpoints_of(network=one), state.endpoints_of(network=two)
+    both = {e.container for e in starts} & {e.container for e in goals}
+    start = next((e for e in starts if e.container not in both), None)
+    goal = next((e for e in goals if e.container not in both), None)
+    if start is not None and goal is not None:
+        here, there = state.networks[one], state.networks[two]
+        found = _hostile(start, here, goal.container, str(goal.ip), goal.container, _enter(goal, there), seen)
+        yield replace(
+            found,
+            passes=(here.bridge, there.bridge),
+            path=("host", here.owner, there.owner),
+            containers=(start.container, goal.container),
+            networks=(one, two),
+        )
 
 
-def _shares(one: Endpoint, other: Endpoint, state: State) -> bool:
-    """Says whether both containers are on the other's network: then they take that way."""
-    return any(e.network == other.network for e in state.endpoints_of(container=one.container))
+def _hostile(
+    e: Endpoint, network: Network, target: str, ip: str, goal: str | None, rest: tuple[Point, ...], seen: Facts
+) -> Trial:
+    bridge = seen.host.links.get(network.bridge)
+    return Trial(
+        e.container,
+        target,
+        ip,
+        ISOLATED,
+        e.container,
+        goal,
+        (*_leave(e, network), *rest),
+        ("host", network.owner),
+        containers=(e.container,),
+        networks=(network.name,),
+        passes=(network.bridge, rest[-1].link),
+        frame=Frame(e.ifname, e.mac, bridge.mac if bridge else "00:00:00:00:00:00", str(e.ip)),
+    )
+
+
+def shots(trial: Trial, listeners: Iterable[Listener], *, size: int = 64) -> list[Shot]:
+    """What to send for a trial."""
+    if trial.how == ISOLATED:
+        if trial.frame is None:  # at a port that is not for the LAN
+            assert trial.port is not None
+            kind = "udp" if trial.port.protocol != "tcp" else "tcp"
+            return [Shot(kind, trial.start, trial.ip, trial.goal, trial.port.host_port, spoilt=False, once=True)]
+        port = min((li.port for li in listeners if li.protocol == "tcp"), default=80)
+        return [
+            Shot(kind, trial.start, trial.ip, trial.goal, n, frame=trial.frame, once=True)
+            for kind, n in (("icmp", 0), ("tcp", port), ("udp", DISCARD))
+        ]
+    if trial.port is None:
+        return [Shot("icmp", trial.start, trial.ip, trial.goal, size=size)]
+    port = next(iter(heard(trial, listeners)), trial.port.host_port)
+    return [Shot(trial.port.protocol, trial.start, trial.ip, trial.goal, port)]
+
+
+DISCARD = 9
 
 
 def heard(trial: Trial, listeners: Iterable[Listener]) -> list[int]:
     """The host ports of a trial that lead to a socket of the container."""
     if trial.port is None:
         return []
-    taken = {listener.port for listener in listeners if listener.ip in (None, trial.leads_to)}
-    return [trial.port.host_port + n for n in range(trial.port.count) if trial.port.port + n in taken]
-
-
-@dataclass(frozen=True)
-class Break:
-    """The first hop that breaks: what kind of hop, what is so, and the command that mends it or tells more."""
-
-    hop: str
-    broken: str
-    mend: str
-
-
-def missing(trial: Trial, entries: dict[str, list[Entry]], seen: Facts, state: State) -> Break | None:
-    """The first hop on a trial's path that is not as netwrap made it; `entries` are all that stand, by owner."""
-    for name in trial.containers:
-        if is_gone(state.containers[name], seen):
-            return Break("process", f"{name} is gone", f"netwrap disconnect {name}")
-    for owner in trial.path:
-        for entry in entries.get(owner, ()):
-            hop = HOPS.get(entry.step.probe.kind) if _is_on_the_way(entry.step, trial) else None
-            if hop is not None and holds(entry.step.probe, seen) is False:
-                mend = again(entry.step, _in_order(entries), seen, state)
-                return Break(hop, f"missing: {entry.step.do.text()}", mend.do.text())
-    return None
-
-
-def _is_on_the_way(step: Step, trial: Trial) -> bool:
-    """Says whether a trial needs a step of the objects on its path: of a network's rules, those that let out and those
-    between neighbours are for such trials alone; nobody passes lo, nor what turns packets away."""
-    if step.probe.kind != "rule":
-        return step.probe.key[0] != "lo"
-    table, chain, *words = step.probe.key
-    turns_away = {"DROP", "REJECT"} & {*words} != set()
-    if not step.owner.startswith("network:") or turns_away:
-        return not turns_away
-    if table == "nat":
-        return trial.target == OUTSIDE
-    is_between_neighbours = chain != "NETWRAP" and words[0] == "-i"
-    return not is_between_neighbours or (len(trial.containers) == 2 and not trial.forwarding)
-
-
-def _in_order(entries: dict[str, list[Entry]]) -> list[Entry]:
-    """All entries in the order of their making."""
-    return sorted((entry for found in entries.values() for entry in found), key=lambda entry: entry.order)
-
-
-def of_others(trial: Trial, entries: dict[str, list[Entry]], seen: Facts, *, listens: bool) -> Break:
-    """What breaks a trial and is no step of netwrap's: the service, settings and rules of others, the world outside."""
-    if trial.port is not None and not listens:
-        name, service = trial.containers[0], trial.port.spec.rpartition(":")[2]
-        broken = f"nothing listens on port {service} in {name} ({trial.leads_to})"
-        return Break("service", broken, f"netwrap exec {name} -- ss -lntu")
-    for key in trial.forwarding:
-        if seen.sysctls.get(key) == "0":
-            return Break("forwarding", f"{key} is 0", shell_line(("sysctl", f"{key}=1")))
-    place, guard = _guard(trial, entries, seen)
-    if guard is not None:
-        return Break("rule", f"{place} of this host: {guard} ({firewall.by_whom(seen, place)})", f"iptables -S {place}")
-    if trial.target == OUTSIDE:
-        return Break("outside", f"{trial.ip} does not answer", f"ping -c 1 {trial.ip}  # does it answer this host?")
-    return Break("unknown", "each step of netwrap's holds: a rule, a setting or a program of others", "netwrap doctor")
-
-
-def _guard(trial: Trial, entries: dict[str, list[Entry]], seen: Facts) -> tuple[str, str | None]:
-    """The chain of others that a trial passes, and what turns it away there."""
-    if trial.target.startswith(GATEWAY):
-        return "INPUT", firewall.guard(seen, "INPUT")
-    if trial.asks is None:
-        return "OUTPUT", firewall.guard(seen, "OUTPUT")
-    jump = jump_of(entries.get("host", ()))
-    in_front = firewall.turned_away_before(seen, "FORWARD", jump.probe.key[2:]) if jump else None
-    return "FORWARD", in_front or firewall.in_nftables(seen, "FORWARD")
+    port = trial.port
+    taken = {
+        li.port for li in listeners if li.protocol == port.protocol and (li.ip is None or str(li.ip) == trial.leads_to)
+    }
+    return [port.host_port + n for n in range(port.count) if port.port + n in taken]

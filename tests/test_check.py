@@ -1,18 +1,32 @@
-"""Which trials there are for what stands, and which hop of a way that fails is named."""
+"""Which trials there are for what stands, and what is sent for each."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
+from itertools import pairwise
 
 import pytest
 from world import World
 
-from netwrap.check import Break, Trial, heard, missing, of_others, trials
-from netwrap.facts import Listener, Route
-from netwrap.steps import netns
+from netwrap.check import ISOLATED, NextHop, Outside, Trial, heard, next_hop, shots, trials, wanted
+from netwrap.facts import Facts, Link, Listener, Space
+from netwrap.losses import disorder, gone, lost
+from netwrap.model import Process
+from netwrap.shot import Frame
 from netwrap.undo import Entry
 
 VETH = "veth5b5fc03"
+APART = "c1 to c3 at 10.0.1.2 must not"
+WAY = NextHop("192.168.1.1", "eth0")
+LAN = Outside(
+    WAY,
+    (("neighbour", "192.168.1.20"), ("internet", "203.0.113.1")),
+    "eth0",
+    "192.168.1.7",
+    "203.0.113.1",
+    Frame("eth0", "02:00:00:00:00:20", "02:00:00:00:00:01", "192.168.1.20"),
+)
 
 
 @pytest.fixture
@@ -26,8 +40,12 @@ def built(world: World) -> World:
     return world
 
 
-def all_trials(world: World) -> dict[str, Trial]:
-    return {f"{t.source} to {t.target}": t for t in trials(world.state(), world.kernel.everything())}
+def all_trials(world: World, outside: Outside = Outside(WAY, address="192.168.1.7")) -> dict[str, Trial]:  # noqa: B008
+    seen = world.kernel.everything()
+    found = list(trials(world.state(), outside, seen))
+    named = {f"{t.source} to {t.target} at {t.ip}{' must not' * (t.how == ISOLATED)}": t for t in found}
+    assert len(named) == len(found), "a trial is listed twice"
+    return named
 
 
 def standing(world: World) -> dict[str, list[Entry]]:
@@ -38,251 +56,187 @@ def standing(world: World) -> dict[str, list[Entry]]:
     return entries
 
 
-def broken(world: World, name: str) -> Break | None:
-    return missing(all_trials(world)[name], standing(world), world.kernel.everything(), world.state())
-
-
-def others(world: World, name: str, *, listens: bool = False) -> Break:
-    """What is named where every step of ours holds."""
-    assert broken(world, name) is None
-    return of_others(all_trials(world)[name], standing(world), world.kernel.everything(), listens=listens)
-
-
 def test_everything_that_stands_is_tried_once(built: World) -> None:
-    assert {name: t.ip for name, t in all_trials(built).items()} == {
-        "c1 to c2": "10.0.0.3",
-        "c2 to c1": "10.0.0.2",
-        "host to c1": "10.0.0.2",
-        "host to c2": "10.0.0.3",
-        "host to c3": "10.0.1.2",
-        "c1 to gateway of testbridge": "10.0.0.1",
-        "c2 to gateway of testbridge": "10.0.0.1",
-        "c3 to gateway of second": "10.0.1.1",
-        "c1 to outside": "192.168.1.1",
-        "c2 to outside": "192.168.1.1",
-        "c3 to outside": "192.168.1.1",
-        "host to c1 by 8080:80/tcp": "127.0.0.1",
-        "host to c3 by 127.0.0.1:5300:53/udp": "127.0.0.1",
+    assert set(all_trials(built)) == {
+        "c1 to c2 at 10.0.0.3",
+        "c2 to c1 at 10.0.0.2",
+        "host to c1 at 10.0.0.2",
+        "host to c2 at 10.0.0.3",
+        "host to c3 at 10.0.1.2",
+        "c1 to gateway of testbridge at 10.0.0.1",
+        "c2 to gateway of testbridge at 10.0.0.1",
+        "c3 to gateway of second at 10.0.1.1",
+        "c1 to outside at 192.168.1.1",
+        "c2 to outside at 192.168.1.1",
+        "c3 to outside at 192.168.1.1",
+        "host to c1 by 8080:80/tcp at 127.0.0.1",
+        "host to c1 by 8080:80/tcp at 192.168.1.7",
+        "host to c3 by 127.0.0.1:5300:53/udp at 127.0.0.1",
+        "c1 to c3 at 10.0.1.2 must not",
+        "c3 to c1 at 10.0.0.2 must not",
     }
 
 
-def test_containers_of_linked_networks_are_tried_too(built: World) -> None:
+def test_in_a_sandbox_the_machines_around_it_try_too(built: World) -> None:
+    built.must("publish c2 8081:81 --allow-from 192.168.1.0/24 --quiet")
+    built.must("publish c2 8082:82/udp --quiet")
+    found = {name: t for name, t in all_trials(built, LAN).items() if name not in all_trials(built)}
+    assert {name: t.vain != "" for name, t in found.items()} == {
+        "c1 to internet at 203.0.113.1": False,
+        "c2 to internet at 203.0.113.1": False,
+        "c3 to internet at 203.0.113.1": False,
+        "neighbour to c1 by 8080:80/tcp at 192.168.1.7": False,
+        "internet to c1 by 8080:80/tcp at 192.168.1.7": False,
+        "neighbour to c2 by 8081:81/tcp at 192.168.1.7": False,
+        "internet to c2 by 8081:81/tcp at 192.168.1.7 must not": False,
+        "neighbour to c2 by 8082:82/udp at 192.168.1.7": True,  # a datagram would reach the service
+        "internet to c2 by 8082:82/udp at 192.168.1.7": True,
+        "neighbour to c3 by 127.0.0.1:5300:53/udp at 192.168.1.7 must not": False,
+        "internet to c3 by 127.0.0.1:5300:53/udp at 192.168.1.7 must not": False,
+        "neighbour to c1 at 10.0.0.2 must not": False,
+        "neighbour to c3 at 10.0.1.2 must not": False,
+    }
+
+
+def test_containers_of_linked_networks_are_tried_and_need_not_be_apart(built: World) -> None:
     built.must("network link testbridge second --quiet")
-    assert {"c1 to c3", "c3 to c1", "c2 to c3", "c3 to c2"} <= set(all_trials(built))
-    assert "link:second/testbridge" in all_trials(built)["c3 to c1"].path
+    found = all_trials(built)
+    assert {"c1 to c3 at 10.0.1.2", "c3 to c1 at 10.0.0.2", "c2 to c3 at 10.0.1.2"} <= set(found)
+    assert not any("must not" in name for name in found)
+    assert "link:second/testbridge" in found["c3 to c1 at 10.0.0.2"].path
 
 
-def test_without_a_way_out_and_on_internal_networks_there_is_no_outside_to_try(world: World) -> None:
+def test_an_internal_network_must_not_get_out(world: World) -> None:
     world.must("network create --internal --subnet 10.0.0.1/24 inner --quiet")
     world.must("connect --pid 64560 --name c1 --net inner --quiet")
-    assert set(all_trials(world)) == {"host to c1", "c1 to gateway of inner"}
-    world.must("network create --subnet 10.0.1.1/24 second --quiet")
-    world.must("connect --pid 64561 --name c2 --net second --quiet")
-    assert "c2 to outside" in all_trials(world)
-    world.kernel.host.routes.clear()
-    assert "c2 to outside" not in all_trials(world)
+    assert set(all_trials(world)) == {
+        "host to c1 at 10.0.0.2",
+        "c1 to gateway of inner at 10.0.0.1",
+        "c1 to outside at 192.168.1.1 must not",
+    }
 
 
-def test_the_way_out_that_is_tried_is_the_kernels_whatever_other_tables_have(built: World) -> None:
-    built.kernel.host.routes.insert(0, Route("default", "eth0", "192.168.1.66", "10"))
-    assert all_trials(built)["c1 to outside"].ip == "192.168.1.1"
-    built.kernel.host.routes += [Route(half, "lo") for half in ("0.0.0.0/1", "128.0.0.0/1")]
-    assert "c1 to outside" not in all_trials(built), "a VPN's link leads there itself: there is no next machine to ask"
+def test_trials_grow_as_the_containers_do(world: World) -> None:
+    world.must("network create --subnet 10.0.0.1/24 a --quiet")
+    for pid in (64563, 64564):
+        world.kernel.processes[pid] = Process(pid, pid * 10, world.kernel._new_namespace(), pid)
+    counts = []
+    for pid in (64560, 64561, 64562, 64563, 64564):
+        world.must(f"connect --pid {pid} --net a --quiet")
+        counts.append(len(all_trials(world)))
+    assert [b - a for a, b in pairwise(counts[2:])] == [5, 5]  # host, gateway, outside, two neighbours
 
 
-def test_a_way_on_which_every_step_holds_has_no_missing_hop(built: World) -> None:
-    assert [name for name in all_trials(built) if broken(built, name)] == []
+def test_a_container_on_both_networks_shows_nothing_about_their_isolation(built: World) -> None:
+    built.must("connect --pid 64562 --net testbridge --quiet")
+    assert not any("must not" in name for name in all_trials(built))
+
+
+def test_names_limit_it_to_containers_or_networks(built: World) -> None:
+    found = list(all_trials(built).values())
+    assert {t.source for t in wanted(found, ["c3"])} == {"host", "c3", "c1"}
+    assert all("second" in t.networks for t in wanted(found, ["second"]))
+    assert wanted(found, []) == found
+
+
+# ---- outside
+
+
+def test_where_there_is_no_way_out_it_says_why() -> None:
+    eth0 = Link("eth0", "02:00:00:00:00:01", up=True)
+    seen = Facts(host=Space({"eth0": eth0}, frozenset({("eth0", "192.168.1.7/24")})))
+    assert next_hop(seen) == NextHop(why="this host has no default route")
+    seen = Facts(host=Space({"eth0": replace(eth0, up=False)}, frozenset({("eth0", "192.168.1.7/24")})))
+    assert next_hop(seen).down == "eth0 (192.168.1.7/24)"
+    ours = replace(eth0, up=False, group="28279")
+    assert next_hop(Facts(host=Space({"eth0": ours}, frozenset({("eth0", "10.0.0.1/24")})))).down == ""
+
+
+def test_without_a_way_out_the_outside_is_listed_and_not_tried(built: World) -> None:
+    found = all_trials(built, Outside(NextHop(why="this host has no default route")))
+    assert found["c1 to outside at -"].vain == "this host has no default route"
+
+
+# ---- what is sent
+
+
+def test_a_published_port_is_called_where_somebody_listens(built: World) -> None:
+    built.must("publish c2 9000-9002:90-92 --quiet")
+    trial = all_trials(built)["host to c2 by 9000-9002:90-92/tcp at 127.0.0.1"]
+    cases: list[tuple[list[tuple[str, str | None, int]], list[int]]] = [
+        ([("tcp", None, 90)], [9000]),
+        ([("tcp", "10.0.0.3", 91)], [9001]),
+        ([("tcp", None, 92), ("tcp", None, 91)], [9001, 9002]),
+        ([("udp", None, 90)], []),
+        ([("tcp", "127.0.0.1", 90)], []),
+        ([("tcp", "10.0.0.2", 90)], []),
+        ([("tcp", None, 89), ("tcp", None, 93), ("tcp", None, 9000)], []),
+    ]
+    for listeners, calls in cases:
+        there = {Listener(kind, IPv4Address(ip) if ip else None, port) for kind, ip, port in listeners}
+        assert heard(trial, there) == calls
+        assert [shot.port for shot in shots(trial, there)] == [calls[0] if calls else 9000]
+
+
+def test_datagrams_for_a_service_are_spoilt_and_those_that_must_not_arrive_are_of_three_kinds(built: World) -> None:
+    found = all_trials(built, LAN)
+    (udp,) = shots(found["host to c3 by 127.0.0.1:5300:53/udp at 127.0.0.1"], ())
+    assert (udp.kind, udp.port, udp.spoilt) == ("udp", 5300, True)
+    apart = shots(found["c1 to c3 at 10.0.1.2 must not"], {Listener("tcp", None, 4711)})
+    assert [(s.kind, s.port, s.frame is not None) for s in apart] == [
+        ("icmp", 0, True),
+        ("tcp", 4711, True),
+        ("udp", 9, True),
+    ]
+
+
+# ---- what is missing on the way
 
 
 @pytest.mark.parametrize(
     ("change", "trial", "hop", "text"),
     [
-        ("ip -n c1 addr del 10.0.0.2/24 dev eth0", "host to c1", "address", "ip -n c1 addr add 10.0.0.2/24 dev eth0"),
-        ("ip -n c1 link set dev eth0 down", "c1 to c2", "link", "ip -n c1 link set dev eth0 up"),
-        (f"ip link set dev {VETH} nomaster", "c2 to c1", "bridge port", f"ip link set dev {VETH} master testbridge"),
-        (f"ip link del dev {VETH}", "host to c1", "link", "ip link add name"),
-        ("ip -n c1 route del default via 10.0.0.1 dev eth0", "c1 to outside", "route", "route add default"),
-        ("ip addr del 10.0.0.1/24 dev testbridge", "c1 to gateway of testbridge", "address", "10.0.0.1/24"),
-        ("ip link set dev testbridge down", "host to c1", "link", "ip link set dev testbridge up"),
-        ("sysctl net.ipv4.conf.all.forwarding=0", "c1 to outside", "forwarding", "forwarding=1"),
-        ("iptables -w -D FORWARD -m comment --comment netwrap:host -j NETWRAP", "c1 to outside", "rule", "-I FORWARD"),
-        ("sysctl net.ipv4.conf.testbridge.route_localnet=0", "host to c1 by 8080:80/tcp", "forwarding", "localnet=1"),
-        ("ip netns del c3", "host to c3", "process", "c3 is gone"),
-        ("ip netns del c2", "c2 to outside", "handle", "ip netns attach c2 64561"),
-        ("ip netns del c2", "c1 to c2", "handle", "ip netns attach c2 64561"),
+        ("ip -n c1 addr del 10.0.0.2/24 dev eth0", "host to c1 at 10.0.0.2", "address", "addr add 10.0.0.2/24"),
+        ("ip -n c1 link set dev eth0 down", "c1 to c2 at 10.0.0.3", "link", "ip -n c1 link set dev eth0 up"),
+        (f"ip link set dev {VETH} nomaster", "c2 to c1 at 10.0.0.2", "bridge port", f"{VETH} master testbridge"),
+        ("ip -n c1 route del default via 10.0.0.1 dev eth0", "c1 to outside at 192.168.1.1", "route", "add default"),
+        ("sysctl net.ipv4.conf.all.forwarding=0", "c1 to outside at 192.168.1.1", "forwarding", "forwarding=1"),
+        ("iptables -w -D FORWARD -m comment --comment netwrap:host -j NETWRAP", APART, "rule", "-j NETWRAP"),
     ],
 )  # fmt: skip
-def test_the_first_hop_that_breaks_is_named_with_the_command_that_mends_it(
+def test_steps_that_no_longer_hold_are_known_by_the_way_of_a_trial(
     change: str, trial: str, hop: str, text: str, built: World
 ) -> None:
-    if change == "ip netns del c3":
-        built.prepare("end 64562")
-    else:
-        built.prepare(change)
-    found = broken(built, trial)
-    assert found is not None
+    assert lost(all_trials(built)[trial], standing(built), built.kernel.everything()) == []
+    built.prepare(change)
+    found, *_ = lost(all_trials(built)[trial], standing(built), built.kernel.everything())
     assert found.hop == hop
-    assert text in found.broken
-    assert text in found.mend or hop == "process"
+    assert text in found.step.do.text()
 
 
-@pytest.mark.parametrize(
-    ("table", "chain", "words", "needed_by"),
-    [
-        ("nat", "POSTROUTING", "! -o testbridge", {"c1 to outside", "c2 to outside"}),
-        ("nat", "POSTROUTING", "127.0.0.0/8 -o testbridge", {"host to c1 by 8080:80/tcp"}),
-        ("filter", "NETWRAP-testbridge", "-i testbridge", {"c1 to c2", "c2 to c1"}),
-        ("filter", "NETWRAP-testbridge", "-j DROP", set()),
-        ("raw", "PREROUTING", "-j DROP", set()),
-    ],
-)
-def test_a_missing_rule_is_a_hop_of_the_trials_that_need_it(
-    table: str, chain: str, words: str, needed_by: set[str], built: World
-) -> None:
-    rules = built.kernel.tables.chains[table, chain]
-    rules.remove(next(rule for rule in rules if words in " ".join(rule) and "testbridge" in " ".join(rule)))
-    assert {name for name in all_trials(built) if broken(built, name)} == needed_by
-
-
-def test_lo_is_no_hop(built: World) -> None:
+def test_lo_and_what_is_only_held_on_to_are_no_hops(built: World) -> None:
     built.prepare("ip -n c1 link set dev lo down")
-    assert [name for name in all_trials(built) if broken(built, name)] == []
+    assert not any(lost(t, standing(built), built.kernel.everything()) for t in all_trials(built).values())
 
 
-def test_of_two_hops_the_first_on_the_way_is_named(built: World) -> None:
-    built.prepare(f"ip link set dev {VETH} nomaster")
-    built.prepare("ip -n c2 addr del 10.0.0.3/24 dev eth0")
-    assert [broken(built, name).hop for name in ("c1 to c2", "c2 to c1")] == ["bridge port", "address"]  # type: ignore[union-attr]
+def test_a_container_whose_process_has_ended_is_not_tried(built: World) -> None:
+    built.prepare("end 64562")
+    found = gone(all_trials(built)["host to c3 at 10.0.1.2"], built.state(), built.kernel.everything())
+    assert found is not None
+    assert (found.hop, found.fix) == ("process", "netwrap disconnect c3")
 
 
-def test_a_handle_that_netwrap_run_made_comes_back_for_the_same_namespace(built: World) -> None:
-    """`ip netns add` would make another one."""
-    built.prepare("ip netns del c2")
-    entries, state = standing(built), built.state()
-    entries["container:c2"] = [
-        Entry(
-            e.id,
-            e.op,
-            e.state,
-            netns.add(state.containers["c2"].netns, "why") if e.step.probe.kind == "netns" else e.step,
-        )
-        for e in entries["container:c2"]
-    ]
-    found = missing(all_trials(built)["c2 to outside"], entries, built.kernel.everything(), state)
-    assert found == Break("handle", "missing: ip netns add c2", "ip netns attach c2 64561")
-
-
-def test_the_mend_of_a_rule_puts_it_in_its_place(built: World) -> None:
+def test_rules_of_ours_in_another_order_are_found_and_repair_mends_it(built: World) -> None:
+    assert disorder(standing(built), built.kernel.everything()) is None
     chain = built.kernel.tables.chains["filter", "NETWRAP-testbridge"]
     before = list(chain)
-    built.prepare(f"iptables -w -D NETWRAP-testbridge {' '.join(before[0])}")
-    found = broken(built, "c1 to outside")
-    assert found is not None
-    assert found.mend.startswith("iptables -w -I NETWRAP-testbridge 1 ")
-    built.prepare(found.mend)
+    chain.insert(0, chain.pop())
+    assert disorder(standing(built), built.kernel.everything()) is not None
+    built.must("repair --quiet")
     assert chain == before
+    assert disorder(standing(built), built.kernel.everything()) is None
 
 
-def test_a_setting_that_was_only_held_on_to_is_no_hop(world: World) -> None:
-    world.prepare("ip link add name wg0 address 02:00:00:00:00:09 type bridge")
-    world.prepare("sysctl net.ipv4.conf.wg0.forwarding=1")
-    world.must("network create --subnet 10.0.0.1/24 a --quiet")
-    world.must("connect --pid 64560 --name c1 --net a --quiet")
-    world.prepare("ip link del dev wg0")
-    assert any(entry.step.probe.kind == "keep" for entry in standing(world)["host"])
-    assert [name for name in all_trials(world) if broken(world, name)] == []
-
-
-def test_a_port_whose_service_does_not_listen_is_a_service(built: World) -> None:
-    found = others(built, "host to c1 by 8080:80/tcp")
-    assert (found.hop, found.mend) == ("service", "netwrap exec c1 -- ss -lntu")
-    assert "port 80/tcp in c1 (10.0.0.2)" in found.broken
-    built.must("publish c2 9000-9002:90-92 --quiet")
-    assert "port 90-92/tcp in c2" in others(built, "host to c2 by 9000-9002:90-92/tcp").broken
-
-
-def test_what_is_no_step_of_ours_is_a_rule_of_others_the_outside_or_unknown(built: World) -> None:
-    assert others(built, "c1 to outside").hop == "outside"
-    assert others(built, "host to c1 by 8080:80/tcp", listens=True).hop == "unknown"
-    built.prepare("iptables -w -P INPUT DROP")
-    found = others(built, "c1 to gateway of testbridge")
-    assert (found.hop, found.mend) == ("rule", "iptables -S INPUT")
-    assert others(built, "c1 to c2").hop == "unknown"
-    built.prepare("iptables -w -I FORWARD -j DROP")
-    assert "-A FORWARD -j DROP" in others(built, "c1 to c2").broken
-
-
-def test_forward_is_blamed_only_for_what_comes_in_front_of_our_jump_and_for_packets_that_pass_it(built: World) -> None:
-    built.prepare("iptables -w -P FORWARD DROP")
-    built.prepare("iptables -w -A FORWARD -j DROP")
-    assert others(built, "c1 to outside").hop == "outside"
-    assert others(built, "c1 to c2").hop == "unknown"
-    built.prepare("iptables -w -I FORWARD -j DROP")
-    assert "FORWARD of this host: -A FORWARD -j DROP" in others(built, "c1 to outside").broken
-    for name in ("host to c1", "host to c1 by 8080:80/tcp", "c1 to gateway of testbridge"):
-        assert others(built, name, listens=True).hop == "unknown"
-    built.prepare("iptables -w -P OUTPUT DROP")
-    assert others(built, "host to c1").mend == "iptables -S OUTPUT"
-
-
-# ---- forwarding that was on before
-
-
-@pytest.fixture
-def forwarded(world: World) -> World:
-    """Two linked networks on a host that forwarded already: it is no step of ours."""
-    world.prepare("sysctl net.ipv4.conf.all.forwarding=1")
-    world.must("network create --subnet 10.0.0.1/24 a --quiet")
-    world.must("network create --subnet 10.0.1.1/24 b.c --quiet")
-    world.must("connect --pid 64560 --name c1 --net a --quiet")
-    world.must("connect --pid 64561 --name c2 --net b.c --quiet")
-    world.must("network link a b.c --quiet")
-    return world
-
-
-@pytest.mark.parametrize(
-    ("key", "names"),
-    [
-        ("net.ipv4.conf.all.forwarding", {"c1 to c2", "c2 to c1", "c1 to outside", "c2 to outside"}),
-        ("net.ipv4.conf.a.forwarding", {"c1 to c2", "c2 to c1", "c1 to outside"}),
-        ("net/ipv4/conf/b.c/forwarding", {"c1 to c2", "c2 to c1", "c2 to outside"}),
-        ("net.ipv4.conf.eth0.forwarding", {"c1 to outside", "c2 to outside"}),
-    ],
-)
-def test_forwarding_that_is_off_and_no_step_of_ours_is_named(key: str, names: set[str], forwarded: World) -> None:
-    forwarded.prepare(f"sysctl {key}=0")
-    found = {name: others(forwarded, name) for name in all_trials(forwarded)}
-    assert {name for name, b in found.items() if b.hop == "forwarding"} == names
-    assert {found[name] for name in names} == {Break("forwarding", f"{key} is 0", f"sysctl {key}=1")}
-
-
-def test_containers_of_one_network_need_no_forwarding(built: World) -> None:
-    assert {name for name, trial in all_trials(built).items() if trial.forwarding} == {
-        "c1 to outside",
-        "c2 to outside",
-        "c3 to outside",
-    }
-
-
-# ---- services
-
-
-@pytest.mark.parametrize(
-    ("listeners", "calls"),
-    [
-        ([(None, 90)], [9000]),
-        ([("10.0.0.3", 91)], [9001]),
-        ([(None, 92), (None, 91)], [9001, 9002]),
-        ([("127.0.0.1", 90)], []),
-        ([("10.0.0.2", 90)], []),
-        ([(None, 89), (None, 93), (None, 9000)], []),
-        ([], []),
-    ],
-)
-def test_a_socket_counts_where_it_takes_what_the_port_leads_to(
-    listeners: list[tuple[str | None, int]], calls: list[int], built: World
-) -> None:
-    built.must("publish c2 9000-9002:90-92 --quiet")
-    found = {Listener("tcp", IPv4Address(ip) if ip else None, port) for ip, port in listeners}
-    assert heard(all_trials(built)["host to c2 by 9000-9002:90-92/tcp"], found) == calls
-    assert heard(all_trials(built)["host to c2"], found) == []
+def test_a_strangers_rule_between_ours_is_no_disorder(built: World) -> None:
+    built.prepare("iptables -w -I NETWRAP-testbridge 2 -j ACCEPT")
+    assert disorder(standing(built), built.kernel.everything()) is None

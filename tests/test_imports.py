@@ -40,7 +40,16 @@ MAY_IMPORT = {
     "drift": {"amiss", "foresee", "mend", "firewall", "health", "undo", "facts", "steps", "model", "errors"},
     "roads": {"drift", "undo", "facts", "model"},
     "doctor": {"roads", "passage", "strangers", "health", "drift", "firewall", "undo", "facts", "steps", "model"},
-    "check": {"drift", "mend", "firewall", "health", "undo", "facts", "steps", "model"},
+    "packet": set(),
+    "shot": {"packet"},
+    "check": {"shot", "facts", "model"},
+    "evidence": {"firewall", "facts", "steps"},
+    "verdict": {"check", "evidence", "shot", "packet", "facts", "steps", "model"},
+    "losses": {"amiss", "check", "verdict", "health", "undo", "facts", "model"},
+    "cabling": {"verdict", "shot", "steps"},
+    "routing": {"verdict", "steps"},
+    "wrongway": {"verdict", "routing", "evidence", "shot"},
+    "cause": {"cabling", "routing", "wrongway", "verdict", "check", "evidence", "packet", "steps"},
     "plan": {"drivers", "firewall", "steps", "ipam", "facts", "model", "errors"},
     "rebuild": {"drivers", "plan", "foresee", "mend", "health", "undo", "facts", "steps", "model", "errors"},
     "codec": {"steps", "model"},
@@ -77,12 +86,15 @@ MAY_IMPORT = {
     "sandbox": {"init", "attend", "spawn", "errors"},
     "demo": {"terminal", "sandbox", "history", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
     "examine": {"doctor", "sandbox", "spawn", "errors"},  # of sandbox: what forbids user namespaces
-    "checkup": {
-        *("examine", "doctor", "check", "session", "desk", "spawn"),
-        *("undo", "facts", "model", "errors"),
+    "checkup": {"examine", "doctor", "session", "desk", "facts", "model", "errors"},
+    "probe": {"packet", "shot", "errors"},
+    "witness": {"probe", "check", "verdict", "evidence", "facts", "spawn", "errors"},
+    "trying": {
+        *("witness", "probe", "cause", "cabling", "losses", "check", "verdict", "evidence", "shot"),
+        *("session", "desk", "look", "undo", "facts", "model", "errors"),
     },
     "cli": {
-        *("app", "history", "supervise", "upkeep", "checkup", "sandbox", "demo", "attend"),
+        *("app", "history", "supervise", "upkeep", "checkup", "trying", "sandbox", "demo", "attend"),
         "desk",  # Mode: how a command is to be carried out
         "plan",  # the wishes
         "steps",  # shell_line: the command line for the log
@@ -115,7 +127,16 @@ PURE = (
     "firewall",
     "drift",
     "doctor",
+    "packet",
+    "shot",
     "check",
+    "evidence",
+    "verdict",
+    "losses",
+    "cabling",
+    "routing",
+    "wrongway",
+    "cause",
     "codec",
     "views",
 )

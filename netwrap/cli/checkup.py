@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from netwrap import checkup
-from netwrap.cli.common import Json, mode, show_table
+from netwrap import checkup, trying
+from netwrap.cli.common import Json, complete_network_or_container, mode, show_table
 from netwrap.cli.help import Command
 from netwrap.terminal import talk
 from netwrap.views.documents import dumps
@@ -30,24 +32,37 @@ def doctor(ctx: typer.Context, json: Json = False) -> None:
     raise typer.Exit(1 if wrong else 0)
 
 
-def check(ctx: typer.Context, json: Json = False) -> None:
-    """Try who reaches whom.
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME...", help="A container or network. Default: all.", autocompletion=complete_network_or_container
+    ),
+]
 
-    Each container tries its gateway, the outside and other containers; each published port is tried. Exit code 1 where
-    one fails.
+
+def check(ctx: typer.Context, names: Names = None, json: Json = False) -> None:
+    """Try with packets who reaches whom.
+
+    Each container tries its gateway, the outside and a few neighbours; each published port is tried; and what must not
+    get through. WORKS says what packets have shown, `-` where nothing could be tried. Exit code 1 where something is
+    wrong.
     """
-    found = checkup.check(mode(ctx, json=json, shows=True))
+    found = trying.trying(mode(ctx, json=json, shows=True), names or [])
     if json:
         print(dumps(found))
     else:
         head = ("FROM", "TO", "IP", "HOW", "WORKS", "BROKEN")
-        broken = [f"{f['hop']}: {f['broken']}" if f["hop"] else "" for f in found]
+        broken = [f"{f['hop']}: {f['broken']}" if f["hop"] else f["broken"] for f in found]
         rows = [
-            [f["from"], f["to"], f["ip"], f["how"], "yes" if f["works"] else "no", b]
-            for f, b in zip(found, broken, strict=True)
+            [f["from"], f["to"], f["ip"], f["how"], _WORKS[f["works"]], b] for f, b in zip(found, broken, strict=True)
         ]
         show_table(head, rows, drop=("HOW",))
-    raise typer.Exit(0 if all(f["works"] for f in found) else 1)
+        for fix in dict.fromkeys(f["fix"] for f in found if f["fix"]):
+            talk(f"fix: {fix}")
+    raise typer.Exit(1 if trying.is_wrong(found) else 0)
+
+
+_WORKS = {True: "yes", False: "no", None: "-"}
 
 
 def register(app: typer.Typer) -> None:

@@ -78,7 +78,7 @@ PAGES = {
     "repair": Page("Undo and repair", "[NAME] [OPTIONS]", ("netwrap repair",)),
     "gc": Page("Undo and repair", "[OPTIONS]", ("netwrap gc",)),
     "status": Page("Look", "[--json]", ("netwrap status",)),
-    "check": Page("Look", "[--json]", ("netwrap check",)),
+    "check": Page("Look", "[NAME...] [--json]", ("netwrap check", "netwrap check c1")),
     "doctor": Page("Look", "[--json]", ("netwrap doctor",)),
     "demo": Page("Learn", "[--step]", ("netwrap demo --step",)),
     "sandbox": Page(

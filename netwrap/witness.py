@@ -1,0 +1,188 @@
+"""Asks the machine what has become of a packet: counters before and after, routes, neighbours, sockets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from netwrap.check import Trial
+from netwrap.errors import CommandFailed, NetwrapError
+from netwrap.evidence import Reading, parse_conntrack, parse_nft, parse_saved, parse_sums
+from netwrap.facts import Listener, parse_listeners
+from netwrap.probe import inside, source_of
+from netwrap.spawn import spawn
+from netwrap.verdict import Clues, Way
+
+
+class Witness:
+    """Looks into the namespaces of some places; `paths` lead there, "" is the host's own."""
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        self._paths = paths
+        self._has_nft = shutil.which("nft") is not None
+        self._without_queues: set[str] = set()
+        self._without_nft: set[str] = set()
+
+    def ask(self, place: str, *words: str) -> str:
+        """What a command says in a namespace; "" where it fails or is not installed."""
+        where = ("nsenter", f"--net={self._paths[place]}", "--") if self._paths[place] else ()
+        try:
+            return spawn((*where, *words))
+        except (CommandFailed, NetwrapError):
+            return ""
+
+    def file(self, place: str, path: str) -> str:
+        """What a file of /proc says in a namespace; "" where it is not there."""
+        with (
+            suppress(OSError, UnicodeDecodeError),
+            inside(self._paths[place]),
+            open(f"/proc/thread-self/net/{path}") as f,
+        ):
+            return f.read()
+        return ""
+
+    def setting(self, place: str, key: str) -> str:
+        """A kernel setting of a namespace; "" where there is none."""
+        with suppress(OSError, UnicodeDecodeError), inside(self._paths[place]), open(f"/proc/sys/{key}") as file:
+            return file.read().strip()
+        return ""
+
+    def counters(self, place: str) -> Reading:
+        """What rules and kernel have counted so far in a namespace."""
+        rules = dict(parse_saved(self.ask(place, "iptables-save", "-c"), "iptables"))
+        if self.file(place, "ip_tables_names").strip():  # looking would make the tables
+            legacy = dict(parse_saved(self.ask(place, "iptables-legacy-save", "-c"), "iptables-legacy"))
+            is_same = [key[1:] for key in legacy] == [key[1:] for key in rules]
+            rules |= {} if is_same else legacy
+        rules |= self._nft(place)[0]
+        sums = self.sums(place)
+        sums["conntrack full"] = parse_conntrack(self.file(place, "stat/nf_conntrack"))
+        for line in self.file(place, "xfrm_stat").splitlines():
+            name, _, number = line.partition(" ")
+            sums[name.strip()] = int(number) if number.strip().isdigit() else 0
+        return Reading(rules, sums | self._queues(place))
+
+    def sums(self, place: str) -> dict[str, int]:
+        """What the kernel of a namespace has counted of packets."""
+        return parse_sums(self.file(place, "snmp")) | parse_sums(self.file(place, "netstat"))
+
+    def _queues(self, place: str) -> dict[str, int]:
+        if place in self._without_queues:
+            return {}
+        rows = self.rows(place, "tc", "-s", "-j", "qdisc", "show")
+        found: dict[str, int] = {}
+        for row in rows:
+            key = f"qdisc {row.get('dev', '')} {row.get('kind', '')}"
+            found[key] = found.get(key, 0) + int(row.get("drops", 0))
+        if all(row.get("kind") in _PLAIN for row in rows):
+            self._without_queues.add(place)
+        return found
+
+    def _nft(self, place: str) -> Any:
+        if not self._has_nft or place in self._without_nft:
+            return {}, []
+        found = self._asked_nft(place)
+        if not any(found):
+            self._without_nft.add(place)
+        return found
+
+    def _asked_nft(self, place: str) -> Any:
+        with suppress(ValueError, LookupError, TypeError, AttributeError):
+            return parse_nft(self.ask(place, "nft", "-j", "-a", "list", "ruleset"))
+        return {}, []
+
+    def rows(self, place: str, *words: str) -> list[dict[str, Any]]:
+        """The rows that `ip`, `bridge` or `tc` print as JSON."""
+        with suppress(ValueError):
+            found = json.loads(self.ask(place, *words) or "[]")
+            return [row for row in found if isinstance(row, dict)]
+        return []
+
+    def route(self, place: str, *words: str) -> Way:
+        """What the kernel says where it would send a packet."""
+        where = ("nsenter", f"--net={self._paths[place]}", "--") if self._paths[place] else ()
+        try:
+            rows = json.loads(spawn((*where, "ip", "-j", "route", "get", *words)))
+            row = next(row for row in rows if row)
+        except CommandFailed as error:
+            said = " ".join(error.stderr.split()).removeprefix("RTNETLINK answers: ")
+            return Way(error=said or "no answer")
+        except (ValueError, StopIteration, NetwrapError):
+            return Way()
+        return Way(row.get("dev", ""), row.get("gateway", ""), row.get("type", "unicast"))
+
+    def clues(self, trial: Trial, arrived_from: str) -> Clues:
+        """What explains a failed trial, once it is known where its packets end; `arrived_from` is the source address
+        under which they came to their goal."""
+        places = [p for p in dict.fromkeys(("", trial.start, trial.goal)) if p is not None and p in self._paths]
+        source_ip = trial.frame.src if trial.frame else self._own_address(trial)
+        ip = trial.leads_to or trial.ip
+        ways = {"start": self.route(trial.start, trial.ip)}
+        if trial.is_forwarded and source_ip:
+            ways["forward"] = self.route("", ip, "from", source_ip, "iif", trial.passes[0])
+            ways["return"] = self.route("", source_ip, "from", ip, "iif", trial.passes[1])
+        if trial.start == "" or trial.leads_to:
+            ways["host"] = self.route("", ip)
+        if trial.goal == "" and source_ip:
+            ways["answer"] = self.route("", source_ip, "from", trial.ip)
+        if trial.goal and arrived_from:
+            ways["answer"] = self.route(trial.goal, arrived_from)
+        looks = {p: self._look(p) for p in places}
+        return Clues(
+            ways=ways,
+            links={p: look[0] for p, look in looks.items()},
+            addresses={p: look[1] for p, look in looks.items()},
+            policy={p: look[2] for p, look in looks.items()},
+            routes={p: look[3] for p, look in looks.items()},
+            neighbours={p: look[4] for p, look in looks.items()},
+            listeners=self.listeners(trial.goal) if trial.port is not None and trial.goal else frozenset(),
+            settings={p: self._settings(p, trial) for p in places},
+            suspects={p: self._nft(p)[1] for p in places},
+            source=source_ip,
+            has_nft=self._has_nft,
+        )
+
+    def _look(self, place: str) -> list[list[dict[str, Any]]]:
+        """The answers of one namespace to QUESTIONS, each a list of rows."""
+        where = ("nsenter", f"--net={self._paths[place]}", "--") if self._paths[place] else ()
+        found: list[list[dict[str, Any]]] = []
+        with suppress(CommandFailed, NetwrapError, ValueError):
+            for line in filter(None, spawn((*where, "ip", "-j", "-d", "-batch", "-"), QUESTIONS).split("\n")):
+                found.append([row for row in json.loads(line, strict=False) if row])
+        return found + [[]] * (QUESTIONS.count("\n") - len(found))
+
+    def _own_address(self, trial: Trial) -> str:
+        return source_of(self._paths[trial.start], trial.ip) or ""
+
+    def _settings(self, place: str, trial: Trial) -> dict[str, str]:
+        links = {p.link for p in trial.way if p.place == place} | {"all"}
+        keys = [f"net/ipv4/conf/{link}/{name}" for link in sorted(links) for name in _OF_LINK]
+        found = {key: self.setting(place, key) for key in (*keys, *_SETTINGS)}
+        return {key: value for key, value in found.items() if value}
+
+    def listeners(self, place: str) -> frozenset[Listener]:
+        """The sockets of a namespace that wait for somebody."""
+        found: set[Listener] = set()
+        for name in ("tcp", "tcp6", "udp", "udp6"):
+            if text := self.file(place, name):
+                with suppress(ValueError, IndexError):
+                    found |= parse_listeners(text, name.removesuffix("6"))
+        return frozenset(found)
+
+
+QUESTIONS = "link show\naddr show\nrule show\nroute show table all root 0.0.0.0/0\nneigh show\n"
+"""A JSON array a line: see facts.QUESTIONS."""
+
+_PLAIN = frozenset({"noqueue", "fq_codel", "pfifo_fast", "mq", "noop", "pfifo"})
+"""Queues that drop nothing as long as a link is not overloaded."""
+
+_OF_LINK = ("forwarding", "rp_filter", "route_localnet", "arp_ignore", "arp_filter", "disable_policy")
+_SETTINGS = (
+    "net/ipv4/icmp_echo_ignore_all",
+    "net/bridge/bridge-nf-call-iptables",
+    "net/netfilter/nf_conntrack_max",
+    "net/netfilter/nf_conntrack_count",
+)

@@ -1,0 +1,302 @@
+"""Where a packet was lost, and why: sightings and counters in, the first hop that breaks out."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from test_check import LAN, all_trials, standing
+from test_check import built as built
+from world import World
+
+from netwrap.cause import explain, lets_through
+from netwrap.check import Trial
+from netwrap.evidence import Counted, Suspect
+from netwrap.losses import lost
+from netwrap.packet import Packet
+from netwrap.shot import Point, Sighting
+from netwrap.verdict import Case, Clues, Way, locate
+
+TO_NEIGHBOUR, TO_GATEWAY, TO_OUTSIDE = (
+    "c1 to c2 at 10.0.0.3",
+    "c1 to gateway of testbridge at 10.0.0.1",
+    "c1 to outside at 192.168.1.1",
+)
+FROM_HOST, BY_PORT = "host to c1 at 10.0.0.2", "host to c1 by 8080:80/tcp at 192.168.1.7"
+FROM_LAN = "neighbour to c1 by 8080:80/tcp at 192.168.1.7"
+UP = {"flags": ["UP"]}
+
+
+def passed(trial: Trial, points: int, back: int = 0, **more: Any) -> list[Sighting]:
+    """The trial's packet at that many points of its way, and its answer at some of the way back."""
+    kind = {"ping": "icmp"}.get(trial.how, trial.how)
+    packet = replace(Packet(kind, "request", "10.0.0.2", trial.ip, 40000), **more)
+    found = [Sighting(point, packet) for point in trial.way[:points]]
+    return found + [Sighting(point, replace(packet, what="answer")) for point in trial.back[:back]]
+
+
+def asked(points: Iterable[Point], ip: str, what: str = "request") -> list[Sighting]:
+    """ARP at some points."""
+    ends = ("10.0.0.2", ip) if what == "request" else (ip, "10.0.0.2")
+    return [Sighting(point, Packet("arp", what, *ends, 0)) for point in points]
+
+
+def case(world: World, name: str, seen: list[Sighting], **more: Any) -> Case:
+    """What is known of a failed trial: every link is up, nothing has counted, but for what is said."""
+    trial = all_trials(world, LAN)[name]
+    clues = more.pop("clues", Clues(source="10.0.0.2"))
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for point in trial.way:
+        rows.setdefault(point.place, []).append({"ifname": point.link, **UP})
+    rows = clues.links or rows
+    bridges = [{"ifname": name, **UP} for name in ("testbridge", "second")]
+    clues = replace(clues, links=rows | {"": [*rows.get("", ()), *bridges]})
+    values: dict[str, Any] = {"errors": frozenset(), "answered": False, "refused": False, "counted": {}, "sums": {}}
+    values["lost"] = lost(trial, standing(world), world.kernel.everything())
+    return Case(trial, 3, seen, clues=clues, facts=world.kernel.everything(), state=world.state(), **values | more)
+
+
+def counted(
+    words: str, *, table: str = "filter", chain: str = "FORWARD", place: str = "", number: int = 1
+) -> dict[str, list[Counted]]:
+    rule = tuple(words.split())
+    verdict = rule[-1] if "-j" not in rule else rule[rule.index("-j") + 1]
+    return {place: [Counted("iptables", table, chain, number, rule if number else (), verdict, 3, place)]}
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "back", "text"),
+    [
+        (TO_GATEWAY, 0, 0, "the packet does not leave c1"),
+        (TO_GATEWAY, 1, 0, "the packet comes to eth0 of c1 and never to veth5b5fc03 of this host"),
+        (TO_GATEWAY, 2, 0, "the packet comes to veth5b5fc03 of this host and never to testbridge of this host"),
+        (TO_GATEWAY, 3, 0, "the packet comes to testbridge of this host and gets no answer"),
+        (TO_GATEWAY, 3, 1, "the answer comes to testbridge of this host and never to veth5b5fc03 of this host"),
+        (TO_GATEWAY, 3, 3, "the answer comes to eth0 of c1"),
+        (TO_OUTSIDE, 3, 0, "the packet comes to testbridge of this host and never to eth0 of this host"),
+        (FROM_HOST, 0, 0, "the packet does not leave this host"),
+        (FROM_HOST, 3, 0, "the packet comes to eth0 of c1 and gets no answer"),
+        (TO_NEIGHBOUR, 4, 2, "the answer comes to"),
+    ],
+)
+def test_where_nothing_explains_it_it_is_unknown_and_said_how_far_the_packet_came(
+    name: str, points: int, back: int, text: str, built: World
+) -> None:
+    found = explain(case(built, name, passed(all_trials(built)[name], points, back)))
+    assert (found.hop, found.fix) == ("unknown", None)
+    assert found.broken.startswith(text)
+    assert "ruled out: rules of iptables" in found.broken
+
+
+def test_without_nft_it_is_said_that_its_rules_could_not_be_seen(built: World) -> None:
+    found = explain(case(built, FROM_HOST, [], clues=Clues(has_nft=False)))
+    assert "nft is not installed" in found.broken
+
+
+def test_a_strangers_rule_that_has_counted_the_packets_is_named_with_its_removal(built: World) -> None:
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    found = explain(case(built, TO_OUTSIDE, seen, counted=counted("-i testbridge -j DROP")))
+    assert (found.hop, found.broken) == ("rule", "-A FORWARD -i testbridge -j DROP")
+    assert found.fix == "iptables -w -t filter -D FORWARD -i testbridge -j DROP"
+
+
+@pytest.mark.parametrize(
+    "rule", ["-i docker0 -j DROP", "-p tcp -j DROP", "-d 10.9.0.0/16 -j DROP", "-j ACCEPT", "-j LOG"]
+)
+def test_a_rule_for_others_or_one_that_drops_nothing_is_not_blamed(rule: str, built: World) -> None:
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    assert explain(case(built, TO_OUTSIDE, seen, counted=counted(rule))).hop == "unknown"
+
+
+def test_a_rule_of_the_host_is_not_blamed_for_what_is_lost_in_a_container(built: World) -> None:
+    seen = passed(all_trials(built)[FROM_HOST], 3)
+    assert explain(case(built, FROM_HOST, seen, counted=counted("-j DROP"))).hop == "unknown"
+    inside = counted("-p icmp -j DROP", chain="INPUT", place="c1")
+    found = explain(case(built, FROM_HOST, seen, counted=inside))
+    assert found.fix == "ip netns exec c1 iptables -w -t filter -D INPUT -p icmp -j DROP"
+
+
+def test_where_a_policy_takes_the_packets_a_rule_of_ours_is_missing(built: World) -> None:
+    built.prepare("iptables -w -D FORWARD -m comment --comment netwrap:host -j NETWRAP")
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    found = explain(case(built, TO_OUTSIDE, seen, counted=counted("DROP", number=0)))
+    assert found.broken == "missing: iptables -w -I FORWARD -m comment --comment netwrap:host -j NETWRAP"
+    assert found.fix == "netwrap repair"
+
+
+def test_a_policy_of_the_host_is_opened_for_our_link_alone(built: World) -> None:
+    seen = passed(all_trials(built)[TO_GATEWAY], 3)
+    found = explain(case(built, TO_GATEWAY, seen, counted=counted("DROP", chain="INPUT", number=0)))
+    assert (found.hop, found.broken) == ("rule", "-P INPUT DROP")
+    assert found.fix == "iptables -w -t filter -I INPUT -i testbridge -j ACCEPT"
+
+
+def test_a_packet_that_leaves_with_the_containers_address_is_not_masqueraded(built: World) -> None:
+    seen = passed(all_trials(built)[TO_OUTSIDE], 4)
+    stranger = counted("-s 10.0.0.0/8 -j ACCEPT", table="nat", chain="POSTROUTING")
+    found = explain(case(built, TO_OUTSIDE, seen, counted=stranger))
+    assert (found.hop, found.fix) == ("rule", "iptables -w -t nat -D POSTROUTING -s 10.0.0.0/8 -j ACCEPT")
+    rules = built.kernel.tables.chains["nat", "POSTROUTING"]
+    rules.remove(next(rule for rule in rules if "! -o testbridge" in " ".join(rule)))
+    found = explain(case(built, TO_OUTSIDE, seen))
+    assert (found.hop, found.fix) == ("rule", "netwrap repair")
+    assert "MASQUERADE" in found.broken
+
+
+def test_a_packet_that_leaves_as_it_should_and_gets_no_answer_is_the_outsides(built: World) -> None:
+    seen = passed(all_trials(built)[TO_OUTSIDE], 4, src="192.168.1.10")
+    found = explain(case(built, TO_OUTSIDE, seen))
+    assert (found.hop, found.broken.split(":")[0]) == ("outside", "192.168.1.1 does not answer")
+
+
+@pytest.mark.parametrize(
+    ("stranger", "name", "chain"),
+    [("-p tcp --dport 8080 -j DNAT", FROM_LAN, "PREROUTING"), ("-p tcp -j REDIRECT", BY_PORT, "OUTPUT")],
+)
+def test_a_port_that_somebody_else_has_taken(stranger: str, name: str, chain: str, built: World) -> None:
+    seen = passed(all_trials(built, LAN)[FROM_LAN], 1) if name == FROM_LAN else []
+    found = explain(case(built, name, seen, counted=counted(stranger, table="nat", chain=chain), refused=True))
+    assert (found.hop, found.fix) == ("rule", f"iptables -w -t nat -D {chain} {stranger}")
+
+
+def test_a_port_whose_rule_is_missing(built: World) -> None:
+    built.kernel.tables.chains["nat", "OUTPUT"].clear()
+    found = explain(case(built, BY_PORT, [], refused=True))
+    assert (found.hop, found.fix) == ("rule", "netwrap repair")
+
+
+def test_an_address_of_a_port_that_is_not_this_hosts(built: World) -> None:
+    built.must("publish c2 192.168.1.10:8090:90 --quiet")
+    built.prepare("ip addr del 192.168.1.10/24 dev eth0")
+    found = explain(case(built, "host to c2 by 192.168.1.10:8090:90/tcp at 192.168.1.10", [], answered=True))
+    assert found.hop == "address"
+    assert found.broken.startswith("192.168.1.10 is no address of this host")
+
+
+def test_settings_count_where_the_packet_is_lost_and_nowhere_else(built: World) -> None:
+    off = Clues(settings={"": {"net/ipv4/conf/testbridge/forwarding": "0", "net/ipv4/conf/all/forwarding": "1"}})
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    found = explain(case(built, TO_OUTSIDE, seen, clues=off))
+    assert (found.hop, found.fix) == ("forwarding", "sysctl net.ipv4.conf.testbridge.forwarding=1")
+    assert explain(case(built, TO_GATEWAY, passed(all_trials(built)[TO_GATEWAY], 3), clues=off)).hop == "unknown"
+
+
+def test_what_the_kernel_counts(built: World) -> None:
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    for sums, hop in (
+        ({"TcpExtIPReversePathFilter": 3}, "rp_filter"),
+        ({"TcpExtIPReversePathFilter": 2}, "unknown"),
+        ({"conntrack full": 3}, "conntrack"),
+        ({"XfrmInNoPols": 3}, "ipsec"),
+        ({"qdisc eth0 netem": 3}, "queue"),
+        ({"qdisc wlan0 netem": 3}, "unknown"),
+    ):
+        assert explain(case(built, TO_OUTSIDE, seen, sums={"": sums})).hop == hop
+
+
+def test_routes(built: World) -> None:
+    rule = {"priority": 100, "src": "10.0.0.0", "srclen": 24, "action": "unreachable"}
+    nowhere = Clues(ways={"forward": Way(error="No route to host")}, source="10.0.0.2")
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    found = explain(case(built, TO_OUTSIDE, seen, clues=replace(nowhere, policy={"": [rule]})))
+    assert (found.hop, found.fix) == ("route", "ip rule del pref 100 from 10.0.0.0/24 unreachable")
+    route = {"type": "blackhole", "dst": "192.168.1.0/24"}
+    found = explain(case(built, TO_OUTSIDE, seen, clues=replace(nowhere, routes={"": [route]})))
+    assert (found.hop, found.fix) == ("route", "ip route del blackhole 192.168.1.0/24")
+    elsewhere = Clues(ways={"host": Way("eth0")}, routes={"": [{"dst": "10.0.0.2", "dev": "eth0"}]})
+    found = explain(case(built, FROM_HOST, [], clues=elsewhere))
+    assert (found.hop, found.fix) == ("route", "ip route del 10.0.0.2 dev eth0")
+    found = explain(case(built, FROM_HOST, [], clues=Clues(ways={"host": Way("eth0", "192.168.1.1")})))
+    assert (found.hop, found.broken) == ("route", "this host has no route to 10.0.0.0/24")
+    assert found.fix == "netwrap repair"
+
+
+def test_a_default_route_to_somebody_else(built: World) -> None:
+    routes = Clues(routes={"c1": [{"dst": "default", "gateway": "10.0.0.99", "dev": "eth0"}]})
+    seen = asked(all_trials(built)[TO_OUTSIDE].way[:3], "10.0.0.99")
+    found = explain(case(built, TO_OUTSIDE, seen, clues=routes))
+    assert found.broken == "the default route of c1 leads to 10.0.0.99; its gateway is 10.0.0.1"
+    assert found.fix == "netwrap repair"
+
+
+def test_what_the_kernel_says_at_once(built: World) -> None:
+    found = explain(case(built, TO_OUTSIDE, [], errors=frozenset({errno.ENETUNREACH})))
+    assert (found.hop, found.broken) == ("route", "c1 cannot send to 192.168.1.1: no route")
+
+
+def test_links_that_are_down_or_blocked(built: World) -> None:
+    name = "c1 to c2 at 10.0.0.3"
+    way = all_trials(built)[name].way
+    veth = [{"ifname": way[1].link, **UP}, {"ifname": way[2].link, **UP}]
+    ports = [row | {"master": "testbridge", "linkinfo": {"info_slave_data": {"isolated": True}}} for row in veth]
+    found = explain(case(built, name, passed(all_trials(built)[name], 2), clues=Clues(links={"": ports})))
+    assert found.hop == "bridge port"
+    assert "isolated off" in (found.fix or "")
+    blocked = [veth[0] | {"master": "testbridge", "linkinfo": {"info_slave_data": {"state": "blocking"}}}, veth[1]]
+    found = explain(case(built, name, passed(all_trials(built)[name], 2), clues=Clues(links={"": blocked})))
+    assert found.fix == f"bridge link set dev {way[1].link} state 3"
+    down = {"": [veth[0] | {"flags": ["NO-CARRIER", "UP"]}], "c1": [{"ifname": "eth0", "flags": []}]}
+    found = explain(case(built, name, passed(all_trials(built)[name], 2), clues=Clues(links=down)))
+    assert (found.broken, found.fix) == ("eth0 of c1 is down", "ip -n c1 link set dev eth0 up")
+
+
+def test_a_frame_for_another_machine(built: World) -> None:
+    trial = all_trials(built)[FROM_HOST]
+    entry = {"dst": "10.0.0.2", "dev": "testbridge", "lladdr": "02:00:00:00:00:66", "state": ["PERMANENT"]}
+    seen = passed(trial, 2, dst_mac="02:00:00:00:00:66")
+    found = explain(case(built, FROM_HOST, seen, clues=Clues(neighbours={"": [entry]})))
+    assert (found.hop, found.fix) == ("neighbour", "ip neigh del 10.0.0.2 dev testbridge")
+    found = explain(case(built, FROM_HOST, seen))
+    assert (found.hop, "answers for 10.0.0.2" in found.broken) == ("address", True)
+
+
+def test_arp_that_nobody_answers(built: World) -> None:
+    way = all_trials(built)[FROM_HOST].way
+    gap = locate(case(built, FROM_HOST, asked(way[:2], "10.0.0.2")))
+    assert (gap.arp, gap.last, gap.next) == ("10.0.0.2", way[1], way[2])
+    built.prepare("ip -n c1 addr del 10.0.0.2/24 dev eth0")
+    rows = {"c1": [{"ifname": "eth0", "addr_info": []}]}
+    found = explain(case(built, FROM_HOST, asked(way, "10.0.0.2"), clues=Clues(addresses=rows)))
+    assert (found.hop, found.fix) == ("address", "netwrap repair")
+
+
+def test_the_service(built: World) -> None:
+    trial = all_trials(built)[BY_PORT]
+    refusal = Packet("tcp", "refused", "10.0.0.2", "10.0.0.1", 40000)
+    seen = [*passed(trial, 3), *(Sighting(point, refusal) for point in trial.back)]
+    found = explain(case(built, BY_PORT, seen, refused=True))
+    assert (found.hop, found.fix) == ("service", "netwrap exec c1 -- ss -lntu")
+    assert "port 80/tcp in c1 (10.0.0.2)" in found.broken
+
+
+def test_a_container_that_answers_no_pings(built: World) -> None:
+    seen = passed(all_trials(built)[FROM_HOST], 3)
+    quiet = Clues(settings={"c1": {"net/ipv4/icmp_echo_ignore_all": "1"}})
+    found = explain(case(built, FROM_HOST, seen, clues=quiet))
+    assert found.fix == "ip netns exec c1 sysctl net.ipv4.icmp_echo_ignore_all=0"
+
+
+def test_what_drops_without_counting_is_named_where_the_packet_passes_it(built: World) -> None:
+    suspect = Suspect("inet g", "f", "forward", "policy drop", "nft …", (), "inet")
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    found = explain(case(built, TO_OUTSIDE, seen, clues=Clues(suspects={"": [suspect]})))
+    assert (found.hop, found.fix) == ("rule", "nft …")
+    assert "policy drop in inet g f" in found.broken
+    for other in (replace(suspect, hook="input"), replace(suspect, family="bridge"), replace(suspect, family="ip6")):
+        assert explain(case(built, TO_OUTSIDE, seen, clues=Clues(suspects={"": [other]}))).hop == "unknown"
+    two = Clues(suspects={"": [suspect, replace(suspect, chain="h")]})
+    assert explain(case(built, TO_OUTSIDE, seen, clues=two)).fix is None
+
+
+def test_isolation_that_does_not_hold(built: World) -> None:
+    name = "c1 to c3 at 10.0.1.2 must not"
+    found = lets_through(case(built, name, [], counted=counted("-j ACCEPT")))
+    assert (found.hop, found.fix) == ("isolation", "iptables -w -t filter -D FORWARD -j ACCEPT")
+    rules = built.kernel.tables.chains["filter", "NETWRAP-second"]
+    del rules[-1]
+    found = lets_through(case(built, name, []))
+    assert (found.hop, found.fix) == ("isolation", "netwrap repair")
+    assert found.broken.endswith("-j DROP")
