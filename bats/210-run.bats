@@ -180,6 +180,57 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))' \
     nothing_left
 }
 
+# dialog COMMAND… --- (WAIT TYPE)…: on a terminal of the host's, see dialog.py.
+dialog() { host env TERM=dumb PS1='prompt> ' READY=ready python3 -B "$ROOT/bats/dialog.py" "$@"; }
+in_a_shell() { dialog bash --norc -i --- 'prompt> ' "$@" 'prompt> ' 'exit $?\r'; }
+
+@test "Ctrl-Z stops run and exec as jobs of the shell, fg, bg and Ctrl-C go on with them" {
+    local stopped='Stopped(.*\n)*.*prompt> ' of way
+    netwrap run --quiet -d --net testbridge --name job -- sleep 100000
+    container
+    netwrap connect --quiet --net testbridge --pid "$PID" --name web
+    for way in "run -q --net testbridge" "exec job" "exec web"; do
+        of="netwrap $way -- sh -c 'echo \$READY; sleep 77'\\r"
+        run in_a_shell "$of" 'ready' '~\x1a' "$stopped" 'jobs\r' "$stopped" 'fg\r' 'netwrap' '~\x03'
+        [ "$status" -eq 130 ]
+        of="netwrap $way -- sh -c 'echo \$READY; read x; echo got \$x; exit 4'\\r"
+        run in_a_shell "$of" 'ready' '~\x1a' "$stopped" 'bg\r' 'prompt> ' '~fg\r' 'netwrap' '~hello\r' 'got hello' ''
+        [ "$status" -eq 4 ]
+    done
+    # started in the background: it is stopped where it reads from the terminal, and goes on in the foreground
+    of="netwrap run -q --net testbridge -- sh -c 'read x; echo got \$x; exit 4' &\\r"
+    run in_a_shell "$of" 'prompt> ' '~sleep 2; jobs\r' 'Stopped(.*\n)*.*prompt> ' 'fg\r' 'netwrap' '~hello\r' 'got hello' ''
+    [ "$status" -eq 4 ]
+    # without the terminal as its input it is a job too
+    of="netwrap run -q --net testbridge -- sh -c 'echo \$READY; sleep 77' </dev/null\\r"
+    run in_a_shell "$of" 'ready' '~\x1a' "$stopped" 'fg\r' 'netwrap' '~\x03'
+    [ "$status" -eq 130 ]
+    # a first process that handles Ctrl-Z itself is not stopped by us
+    of="netwrap run -q --net testbridge -- bash -c 'trap \"echo caught\" TSTP; echo \$READY; read x; read x; exit 5'\\r"
+    run in_a_shell "$of" 'ready' '~\x1a\r' 'caught' '\r'
+    [ "$status" -eq 5 ]
+}
+
+@test "a shell inside has job control of its own, and may stop all of its group" {
+    run in_a_shell "netwrap run -q --net testbridge -- bash --norc -i\r" \
+        'prompt> ' "sh -c 'echo \$READY; sleep 66'\r" 'ready' '~\x1a' 'Stopped(.*\n)*.*prompt> ' \
+        'fg\r' 'sleep 66' '~\x03' 'prompt> ' '~\x1a\r' 'prompt> ' 'exit 9\r' 'exit\n' ''
+    [ "$status" -eq 9 ]
+    run in_a_shell "netwrap run -q --net testbridge -- sh -c 'kill -STOP 0; sleep 2; exit 8'\r" \
+        'Stopped(.*\n)*.*prompt> ' 'fg\r' 'netwrap' ''
+    [ "$status" -eq 8 ]
+    nothing_left
+}
+
+@test "without a shell Ctrl-Z stops nothing, and the terminal is as before" {
+    # shellcheck disable=SC2016
+    run dialog netwrap run -q --net testbridge -- sh -c 'echo $READY; read x; exit 6' --- 'ready' '~\x1a' '\^Z' '~\r'
+    [ "$status" -eq 6 ]
+    run dialog netwrap run -q --net testbridge -- sleep 77 --- '^' '~~\x1a' '\^Z' '~\x03'
+    [ "$status" -eq 130 ]
+    nothing_left
+}
+
 @test "exec runs a command in the container's network with its exit code" {
     container
     BEFORE=$(kernel_state)

@@ -125,6 +125,30 @@ os.waitpid(pid, 0)' "$NETWRAP" "$MARK.space" 3>&-
     wait_for no_process_in "$(cat "$MARK.space")"
 }
 
+@test "Ctrl-C, Ctrl-\\ and a closed terminal end the demo at once, with 130 and two lines" {
+    local keys at first
+    for keys in '\x03' '\x1c' HANGUP; do
+        for at in 'demo --- Test.3(.*\n)*\$.iptables' 'demo --step --- enter.=.run'; do
+            first=()
+            [[ $at != *step* ]] || first=(. x)
+            # shellcheck disable=SC2086  # words
+            run timeout 60 python3 -B "$BATS_TEST_DIRNAME/dialog.py" "$NETWRAP" ${at% --- *} --- \
+                "${first[@]}" "${at#* --- }" "$keys"
+            echo "$output"
+            [ "$status" -eq 130 ]
+            [[ $output != *Traceback* ]]
+            [[ $keys = HANGUP || $output == *"netwrap: the demo is interrupted by SIG"*"hint: netwrap demo"* ]]
+        done
+    done
+}
+
+@test "Ctrl-Z stops a sandbox as a job of the shell, and Ctrl-C reaches what runs in it" {
+    local of="$NETWRAP sandbox -- sh -c 'echo \$READY; sleep 77'\\r"
+    run env TERM=dumb READY=ready timeout 100 python3 -B "$BATS_TEST_DIRNAME/dialog.py" bash --norc -i --- \
+        '[#$] ' "PS1='prompt''> '\r" 'prompt> ' "$of" 'ready' '~\x1a' 'Stopped(.*\n)*.*prompt> ' 'fg\r' 'sandbox' '~\x03' 'prompt> ' 'exit $?\r' 3>&-
+    [ "$status" -eq 130 ]
+}
+
 @test "demo --step is a lesson: it explains, waits, and can be stopped" {
     run "$NETWRAP" demo --step </dev/null
     [ "$status" -eq 2 ]

@@ -16,10 +16,10 @@ from pathlib import Path
 from netwrap import history, sandbox
 from netwrap.attend import PYTHON, background, foreground
 from netwrap.desk import Mode
-from netwrap.errors import CommandFailed, NetwrapError
+from netwrap.errors import CommandFailed, Interrupted, NetwrapError
 from netwrap.facts import Facts
 from netwrap.look import look, own_namespace, process
-from netwrap.spawn import spawn
+from netwrap.spawn import Signals, spawn
 from netwrap.steps import shell_line
 from netwrap.terminal import WIDTH, read_key
 from netwrap.views.diff import diff, lines
@@ -33,12 +33,17 @@ class Story:
     """How it is told: each command shown as it runs, each test with what should come of it."""
 
     step: bool
+    signals: Signals
     tests: int = 0
     wrong: list[str] = field(default_factory=list)
 
     def chapter(self, title: str, text: str) -> None:
         """A heading; with --step it waits for a key. Errors: NetwrapError where the user stops."""
-        if self.step and read_key("\n  any key = go on, q = stop > ") in ("q", "\x03", "\x04"):
+        self.signals.check()
+        with self.signals.at_once():
+            key = read_key("\n  any key = go on, q = stop > ") if self.step else ""
+        if key in ("q", "\x03", "\x04"):
+            self.signals.check()
             raise NetwrapError("the demo is stopped at your word; its sandbox is gone", "netwrap demo")
         say(f"\n== {title}\n{textwrap.fill(text, WIDTH, initial_indent='   ', subsequent_indent='   ')}\n")
 
@@ -46,7 +51,9 @@ class Story:
         """Runs a netwrap command as one types it. Errors: NetwrapError where it fails."""
         words = (*words, "--step") if changes and self.step else words
         say(f"$ {shell_line(('netwrap', *words))}")
-        if foreground([*PYTHON, "netwrap", *words]) != 0:
+        code = foreground([*PYTHON, "netwrap", *words])
+        self.signals.check()
+        if code != 0:
             raise NetwrapError(f"netwrap {shell_line(words)} failed in the demo", "netwrap sandbox --lan")
         say("")
 
@@ -55,9 +62,10 @@ class Story:
         self.tests += 1
         say(f"$ {command}")
         try:
-            output = spawn(shlex.split(command))
+            output = spawn(shlex.split(command), None, self.signals)
         except CommandFailed:
             output = ""
+        self.signals.check()
         answer = next((li for li in output.splitlines() if expected and expected in li), "no answer")
         well = (answer != "no answer") == (expected is not None)
         if not well:
@@ -67,7 +75,7 @@ class Story:
     def by_hand(self, command: str) -> None:
         """Runs a command by hand, netwrap not knowing of it."""
         say(f"$ {command}")
-        spawn(shlex.split(command))
+        spawn(shlex.split(command), None, self.signals)
 
 
 def say(text: str) -> None:
@@ -77,7 +85,18 @@ def say(text: str) -> None:
 
 def tell(*, step: bool) -> int:
     """Tells it; gives 0 where every test came out as it should and nothing is left."""
-    story = Story(step)
+    try:
+        with Signals() as signals:
+            try:
+                return _tell(Story(step, signals))
+            except CommandFailed:  # a signal ends the command that runs
+                signals.check()
+                raise
+    except Interrupted as error:
+        raise Interrupted(f"the demo is {error.message}; its sandbox is gone", "netwrap demo") from None
+
+
+def _tell(story: Story) -> int:
     say("A throw-away host of its own, with a LAN and an internet around:")
     say(textwrap.indent(sandbox.PICTURE, "  "))
     servers = [_container(name) for name in ("c1", "c2", "c3")]

@@ -8,8 +8,10 @@ foreground job has it, and ends it by a signal that the kernel keeps from a firs
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,12 +22,16 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 """Signals that a command has to have at their default again."""
 
-GO = "NETWRAP_GO"
-"""In the environment, where the command is to wait: a descriptor to read a byte from. At its end without one, nobody is
-there any more who knows the command, and it is not started."""
+STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+"""Signals by which a terminal stops a job."""
+
+LINE = "NETWRAP_LINE"
+"""In the environment, a socket to who attends. We and the command say that we are there, by which our pids are known
+(SCM_CREDENTIALS in unix(7)); the command waits for a word: at the end without one, nobody is there any more who knows
+it, and it is not started. With a terminal, each stop of the command is told."""
 
 TERMINAL = "NETWRAP_TERMINAL"
-"""In the environment, where the command is to have the terminal."""
+"""In the environment, where there is a terminal: the command gets a process group of its own, which is lent it."""
 
 
 def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
@@ -34,80 +40,124 @@ def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
 
 
 def run(command: list[str]) -> int:
-    """Runs the command; gives its exit code, 128 + N for signal N, 127 where it cannot be started."""
+    """Runs the command; gives its exit code, 128 + N for signal N, 127 or 126 where it cannot be started."""
     terminal = os.environ.pop(TERMINAL, "") != ""
-    go = os.environ.pop(GO, "")
-    ended_by: list[int] = []
-    heard = (*heeded(FORWARDED), signal.SIGCHLD)
+    line = socket.socket(fileno=int(fd)) if (fd := os.environ.pop(LINE, "")) else None
+    heard = (*heeded(FORWARDED), *STOPS, signal.SIGCHLD)
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)  # each is taken by sigwait: a handler's may come just before a wait
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # in the child it would lose an early Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if line is not None:
+        line.set_inheritable(False)
     child = os.fork()
     if child == 0:
-        _become(command, terminal, int(go) if go else None)
-    if go:
-        os.close(int(go))
-    if terminal and os.getpid() != 1:  # in the command's process group we hear of Ctrl-C too
+        _become(command, terminal, line)
+    if terminal and os.getpid() != 1:  # in the command's process group we hear of Ctrl-Z too
         # Not as a namespace's first process: a group's number is in use until its last member is gone, and the kernel
         # lets a first process end only when no other number of its namespace is in use.
         with suppress(OSError):
             os.setpgid(child, child)
             os.setpgid(0, child)
-
-    while True:
-        number = signal.sigwait(heard)
-        if number != signal.SIGCHLD:
-            if _is_kept_from(child, number):
-                ended_by.append(number)
-                os.kill(child, signal.SIGKILL)
-            elif not (terminal and number in (signal.SIGINT, signal.SIGQUIT)):  # the terminal has given it already
-                os.kill(child, number)
-        elif (status := _reaped(child)) is not None:
-            code = -ended_by[0] if ended_by and os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+    if line is not None:  # now: who lends the terminal waits until we are in the group
+        line.send(b"parent")
+    return _Child(child, line if terminal else None).wait(heard)
 
 
-def _reaped(child: int) -> int | None:
-    """Reaps who has ended, lets go on who was stopped; gives the child's status once it has ended."""
-    with suppress(ChildProcessError):  # nobody is left
-        while (found := os.waitpid(-1, os.WUNTRACED | os.WNOHANG))[0]:
-            pid, status = found
-            if os.WIFSTOPPED(status):
-                os.kill(pid, signal.SIGCONT)  # no shell is there that could
-            elif pid == child:
-                return status
-    return None
+class _Child:
+    """The command: what it gets, and what comes of it. `line` where its stops are to be told."""
+
+    def __init__(self, pid: int, line: socket.socket | None) -> None:
+        self._pid = pid
+        self._line = line
+        self._ended_by: int | None = None
+
+    def wait(self, heard: Iterable[signal.Signals]) -> int:
+        """Passes signals on until it ends; gives its exit code."""
+        while True:
+            came = signal.sigwaitinfo(heard)
+            if came.si_signo in STOPS:
+                self._stop(came)
+            elif came.si_signo == signal.SIGCHLD:
+                if (status := self._reaped()) is not None:
+                    ended = self._ended_by is not None and os.WIFSIGNALED(status)
+                    code = -(self._ended_by or 0) if ended else os.waitstatus_to_exitcode(status)
+                    return code if code >= 0 else 128 - code
+            elif _is_kept_from(self._pid, came.si_signo):
+                self._ended_by = self._ended_by or came.si_signo
+                os.kill(self._pid, signal.SIGKILL)
+            elif came.si_code <= 0:  # not from the kernel: a terminal gives its signals to the command as well
+                os.kill(self._pid, came.si_signo)
+
+    def _stop(self, came: signal.struct_siginfo) -> None:
+        """Stops a first process along with its group: what the kernel keeps from it, as if it were not there.
+
+        One that has handled the signal and wants to be stopped now raises it itself: process 1 by its own number.
+        """
+        number = came.si_signo
+        own_wish = came.si_code == 0 and came.si_pid == 1
+        if not _is_kept_from(self._pid, number, handled=own_wish):
+            return
+        os.kill(self._pid, signal.SIGSTOP)
+        if self._line is None:  # then all of us are one job: we stop too, unless there is no shell to go on by
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+            os.kill(os.getpid(), number)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+            os.kill(self._pid, signal.SIGCONT)
+
+    def _reaped(self) -> int | None:
+        """Reaps who has ended, tells of a stop; gives the command's status once it has ended."""
+        with suppress(ChildProcessError):  # nobody is left
+            while (found := os.waitpid(-1, os.WUNTRACED | os.WNOHANG))[0]:
+                pid, status = found
+                if pid == self._pid and os.WIFSTOPPED(status):
+                    self._has_stopped(os.WSTOPSIG(status))
+                elif os.WIFSTOPPED(status):
+                    os.kill(pid, signal.SIGCONT)
+                elif pid == self._pid:
+                    return status
+        return None
+
+    def _has_stopped(self, number: int) -> None:
+        if self._line is not None:
+            with suppress(OSError):
+                self._line.send(b"stopped")
+                return
+        if self._line is not None or number not in STOPS:  # nobody is there who could let it go on
+            os.kill(self._pid, signal.SIGCONT)
 
 
-def _is_kept_from(pid: int, number: int) -> bool:
-    """Says whether a process is the first of its pid namespace and has no handler for the signal (proc(5), status)."""
+def _is_kept_from(pid: int, number: int, *, handled: bool = False) -> bool:
+    """Return whether a process is the first of its pid namespace and has no handler for the signal (proc(5), status).
+
+    `handled`: it may have one, as long as it does not ignore it.
+    """
     with suppress(OSError), open(f"/proc/{pid}/status") as file:
         fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-        met = int(fields["SigCgt"], 16) | int(fields["SigIgn"], 16)
+        met = int(fields["SigIgn"], 16) | (0 if handled else int(fields["SigCgt"], 16))
         return len(fields["NSpid"].split()) > 1 and fields["NSpid"].split()[-1] == "1" and not met >> (number - 1) & 1
     return False
 
 
-def _become(command: list[str], terminal: bool, go: int | None) -> None:
-    """In the child: its own process group where it has the terminal, signals as they come, then the command."""
+def _become(command: list[str], terminal: bool, line: socket.socket | None) -> None:
+    """In the child: its own process group where there is a terminal, signals as they come, then the command."""
     if terminal:
         os.setpgid(0, 0)
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # taking the terminal from the background would stop us
-        os.tcsetpgrp(0, os.getpgrp())
-        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
     for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*FORWARDED, signal.SIGCHLD))
-    if go is not None:
-        if not os.read(go, 1):
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*FORWARDED, *STOPS, signal.SIGCHLD))
+    if line is not None:
+        line.send(b"command")
+        if not line.recv(1):
             os._exit(127)
-        os.close(go)
+    code = 126
     try:
         os.execvp(command[0], command)
     except OSError as error:
         print(f"netwrap: {command[0]!r}: {error.strerror}\nhint: which {command[0]}", file=sys.stderr)
-    os._exit(127)
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            code = 127
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def enter(command: list[str], *, around: bool) -> int:
     ]
     attended = Attended()
     with handling(attended.signal):
-        return attended.run(words, forked=True)
+        return attended.run(words)
 
 
 def _refuse_without_namespaces(user: list[str]) -> None:

@@ -27,13 +27,13 @@ PACKAGES = {
 
 
 class Signals:
-    """While entered, SIGINT, SIGTERM and SIGHUP end the running command, and `check` raises Interrupted.
+    """While entered, SIGINT, SIGTERM, SIGHUP and SIGQUIT end the running command, and `check` raises Interrupted.
 
     Inside `at_once`, where nothing is half done (waiting for a lock, for a key), they raise it themselves.
     """
 
     def __init__(self, *, heed: bool = True) -> None:
-        self._numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if heed else ()
+        self._numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT) if heed else ()
         self.caught: int | None = None
         self.child: Any = None
         self._at_once = False

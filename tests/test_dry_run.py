@@ -149,7 +149,7 @@ def test_a_dry_run_is_refused_where_its_run_is_and_its_script_does_the_same(
     done = world.netwrap(line)
     assert dry.code == done.code, f"{dry.err}\n-- run:\n{done.err}"
     if done.code:
-        assert dry.complaint == done.complaint
+        assert dry.complaint[0] == done.complaint[0]  # the hint may be another: a dry run makes no network
         assert dry.out == ""
     elif "--hold" not in line and not line.startswith("run"):
         wanted = world.kernel.snapshot()
