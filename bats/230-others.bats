@@ -136,6 +136,33 @@ beside() {
     netwrap publish --quiet c1 8088:80/udp
 }
 
+@test "no rule and no socket of others that does not take the port is in its way" {
+    around
+    testbridge
+    serve "$C1" tcp 0.0.0.0 80 c1
+    host iptables -t nat -A PREROUTING -d 192.0.2.0/255.0.255.0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+    host iptables -t nat -A PREROUTING -p tcp -m multiport ! --dports 8080,9000:9010 -m iprange --src-range 203.0.113.5-203.0.113.7 -j REDIRECT --to-ports 81
+    host iptables -t nat -A PREROUTING -m addrtype ! --dst-type LOCAL -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+    at 1 python3 -c 'import socket, time
+s = socket.socket(socket.AF_INET6); s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1); s.bind(("::", 8080)); s.listen()
+d = socket.socket(socket.AF_INET6); d.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0); d.bind(("::", 9090)); d.listen()
+time.sleep(1000)' >/dev/null 2>&1 </dev/null &
+    wait_for host sh -c 'ss -6lnt "sport = :9090" | grep -q LISTEN'
+    nw publish c1 8080:80
+    [ "$CODE" -eq 0 ]
+    [[ $ERR != *elsewhere* ]]
+    answers "c1 80 192.168.50.2" "$LAN" tcp 192.168.50.1 8080
+    refused 2 "listens on *:9090/tcp" publish c1 9090:80
+    host iptables -t nat -I PREROUTING -d 192.0.50.0/255.0.255.0 -p tcp -m multiport --dports 80,7070:7071 -j DNAT --to-destination 172.17.0.2:80
+    refused 2 "leads it elsewhere" publish c1 7071:80
+    host iptables -t nat -A PREROUTING -p tcp -m tcp --dport 6060 -m statistic --mode nth --every 2 --packet 0 -j DNAT --to-destination 172.17.0.2:80
+    nw publish --quiet c1 6060:80
+    [ "$CODE" -eq 0 ]
+    [[ $ERR == *"6060:80/tcp may be led elsewhere by a rule that is not netwrap's"* ]]
+    netwrap status >/dev/null
+    netwrap doctor >/dev/null || [ $? -eq 1 ]
+}
+
 @test "publishing says when it opens a port past the INPUT rules, also quietly; --allow-from limits who may use it" {
     local before rules
     around

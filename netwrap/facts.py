@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+from netwrap.listeners import Listener as Listener
+from netwrap.listeners import parse_listeners as parse_listeners
 from netwrap.model import LINK_GROUP, Netns, Process
 from netwrap.policy import PolicyRule, kind_of, parse_ways, table_of
 from netwrap.steps import Probe
@@ -70,15 +72,6 @@ class Space:
     def has_name(self, name: str) -> bool:
         """Says whether a link has the name, or has it as an altname."""
         return any(name == link.name or name in link.altnames for link in self.links.values())
-
-
-@dataclass(frozen=True)
-class Listener:
-    """A bound TCP or UDP socket of the host; ip None is every address."""
-
-    protocol: str
-    ip: IPv4Address | None
-    port: int
 
 
 @dataclass(frozen=True)
@@ -318,6 +311,8 @@ def _saved(text: str) -> Iterator[list[str]]:
         end = found.end()
         line = found.group()
         if line.startswith("#") and "is incompatible" in line:
+            if "`security'" in line:  # no rule of ours is there
+                continue
             raise ValueError(line.strip("# \n"))
         if line.startswith("#") or not line.strip():
             continue
@@ -363,28 +358,6 @@ def parse_hooks(text: str) -> tuple[Hook, ...]:
 
 
 _TABLES = ("filter", "nat", "raw", "mangle", "security")
-
-
-def parse_listeners(text: str, protocol: str) -> set[Listener]:
-    """Reads /proc/net/{tcp,tcp6,udp,udp6} (proc(5)): TCP sockets that listen, UDP sockets without a peer."""
-    found = set()
-    for line in text.splitlines()[1:]:
-        words = line.split()
-        address, port = words[1].split(":")
-        if words[3] == ("0A" if protocol == "tcp" else "07") and (ips := _proc_address(address)):
-            found.add(Listener(protocol, ips[0], int(port, 16)))
-    return found
-
-
-def _proc_address(text: str) -> tuple[IPv4Address | None] | None:
-    """The IPv4 address that a socket takes, (None,) for every one; None where it takes no IPv4."""
-    if text == "0" * 32:  # [::], which takes IPv4 too unless IPV6_V6ONLY (ipv6(7))
-        return (None,)
-    if len(text) == 32:
-        if not text.startswith("0" * 16 + "FFFF0000"):
-            return None
-        text = text[24:]
-    return (None if text == "0" * 8 else IPv4Address(bytes.fromhex(text)[::-1]),)
 
 
 def parse_process(pid: int, stat: str, status: str, inode: int) -> Process:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 
 from netwrap.facts import Facts, Rule, same_rule
 from netwrap.model import PublishedPort
@@ -83,16 +84,26 @@ def _is_for_a_link(rule: Rule) -> bool:
 
 def dnat_of_others(port: PublishedPort, destination: str, seen: Facts) -> str | None:
     """A rule of somebody else's that leads the same host port elsewhere than to the destination."""
+    return next(_led(port, destination, seen, surely=True), None)
+
+
+def dnat_perhaps(port: PublishedPort, destination: str, seen: Facts) -> list[str]:
+    """Rules of others that lead some packets elsewhere, where it cannot be told whether those of this port too."""
+    return list(_led(port, destination, seen, surely=False))
+
+
+def _led(port: PublishedPort, destination: str, seen: Facts, *, surely: bool) -> Iterator[str]:
     for (table, chain), rules in seen.rules.items():
         for rule in rules if table == "nat" else ():
             leads = target(rule) in ("DNAT", "REDIRECT") and value(rule, "--to-destination") != destination
-            if leads and not is_ours(rule) and _is_for(rule, port, seen):
-                return f"-t nat -A {chain} {' '.join(rule)}"
-    return None
+            # A rule for every port in a chain of theirs is for those that are led to that chain.
+            is_met = surely or _names_ports(rule) or chain in ("PREROUTING", "OUTPUT")
+            if leads and is_met and not is_ours(rule) and _is_for(rule, port, seen) is (True if surely else None):
+                yield f"-t nat -A {chain} {shell_line(rule)}"
 
 
 def is_ours(rule: Rule) -> bool:
-    """Says whether a rule bears our mark."""
+    """Return whether a rule bears our mark."""
     return value(rule, "--comment").startswith(MARK)
 
 
@@ -103,28 +114,94 @@ def target(rule: Rule) -> str:
 
 def value(rule: Rule, option: str) -> str:
     """What stands behind an option of a rule."""
-    return rule[rule.index(option) + 1] if option in rule[:-1] else ""
+    return next((values[0] for _, name, values in options(rule) if name == option and values), "")
 
 
-def _is_for(rule: Rule, port: PublishedPort, seen: Facts) -> bool:
-    """Says whether a rule is for the same port of an address of this host."""
-    first, _, last = value(rule, "--dport").partition(":")
-    if value(rule, "-p") != port.protocol or not first.isdigit():
-        return False
-    theirs = range(int(first), int(last or first) + 1)
-    ours = range(port.host_port, port.host_port + port.count)
-    where = IPv4Network("0.0.0.0/0" if "! -d" in " ".join(rule) else value(rule, "-d") or "0.0.0.0/0")
+def options(rule: Rule) -> Iterator[tuple[bool, str, Rule]]:
+    """A rule's options: whether there is a `!` before it, its name, its values."""
+    words = list(rule)
+    while words:
+        is_negated = words[0] == "!" and len(words) > 1
+        name, *words = words[is_negated:]
+        free = int(name in _FREE_TEXT and words != [])
+        count = next((n for n, w in enumerate(words) if n >= free and (w == "!" or w.startswith("-"))), len(words))
+        yield is_negated, name, tuple(words[:count])
+        words = words[count:]
+
+
+_FREE_TEXT = {"--comment", "--log-prefix", "--nflog-prefix", "--string", "--hex-string", "--name", "--u32"}
+"""Options whose value may begin with anything, also with a dash."""
+
+_PORTS = {"--dport", "--dports", "--ports", "--destination-port", "--destination-ports"}
+_NARROWS = {"-m", "--comment", "-s", "-i", "-o", "--sport", "--sports", "--src-type", "--ctstate", "--state"}
+"""Options that say from where or when: a rule with them leads the port elsewhere for some."""
+
+_LEADS = {"-j", "-g", "--to-destination", "--to-ports", "--random", "--random-fully", "--persistent"}
+_NUMBERS = {"6": "tcp", "17": "udp", "132": "sctp"}
+
+
+def _names_ports(rule: Rule) -> bool:
+    return any(name in _PORTS for _, name, _ in options(rule))
+
+
+def _is_for(rule: Rule, port: PublishedPort, seen: Facts) -> bool | None:
+    """Return whether a rule is for the same port of an address of this host; None where that cannot be told."""
     addresses = {port.host_ip} if port.host_ip else seen.addresses()
-    return bool(set(theirs) & set(ours)) and any(ip in where for ip in addresses)
+    ours = set(range(port.host_port, port.host_port + port.count))
+    is_known = True
+    for is_negated, name, values in options(rule):
+        text = " ".join(values)
+        if name in ("-p", "--protocol"):
+            if (_NUMBERS.get(text, text) in (port.protocol, "all", "0")) == is_negated:
+                return False
+        elif name in ("-d", "--destination"):
+            found = {ip: covers(text, ip) for ip in addresses}
+            is_known = is_known and None not in found.values()
+            addresses = {ip for ip in addresses if found[ip] is None or found[ip] != is_negated}
+        elif name == "--dst-type":
+            if ("LOCAL" in text.split(",")) == is_negated:
+                return False
+        elif name in _PORTS:
+            theirs = _numbers(text)
+            is_known = is_known and theirs is not None
+            if theirs is not None:
+                ours = {number for number in ours if any(number in span for span in theirs) != is_negated}
+        elif name not in _NARROWS | _LEADS:
+            is_known = False
+    if not addresses or not ours:
+        return False
+    return True if is_known and _names_ports(rule) else None
+
+
+def covers(where: str, ip: IPv4Address) -> bool | None:
+    """Return whether an address is in a subnet, whose mask may have gaps (iptables(8)); None where it is none."""
+    address, _, mask = where.partition("/")
+    try:
+        bits = int(IPv4Address(mask)) if "." in mask else int(IPv4Network(f"0.0.0.0/{mask or 32}").netmask)
+        return int(IPv4Address(address)) & bits == int(ip) & bits
+    except ValueError:
+        return None
+
+
+def _numbers(text: str) -> list[range] | None:
+    """Ports as iptables-save prints them: `80`, `8000:8010`, and with multiport a list of both."""
+    found = []
+    for part in text.split(","):
+        first, _, last = part.partition(":")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            return None
+        found.append(range(int(first), int(last or first) + 1))
+    return found
 
 
 def conditions(rule: Rule) -> bool:
-    """Says whether a rule is for some packets only; comments and the kind of a REJECT are no conditions."""
-    words = list(rule[: rule.index("-j" if "-j" in rule else "-g")]) if {"-j", "-g"} & {*rule} else list(rule)
-    if "--comment" in words:
-        at = words.index("--comment")
-        del words[at : at + 2]
-    return [w for w in words if w not in ("-m", "comment")] != []
+    """Return whether a rule is for some packets only; comments and the kind of a REJECT are no conditions."""
+    for _, name, values in options(rule):
+        if name in ("-j", "-g"):
+            return False
+        if name != "--comment" and (name, values) != ("-m", ("comment",)):
+            return True
+    return False
 
 
 def _reached(seen: Facts, chain: str) -> list[str]:

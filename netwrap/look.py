@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netwrap import facts
-from netwrap.errors import CommandFailed
+from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.facts import Facts, Space
+from netwrap.listeners import SOCKETS, parse_sockets
 from netwrap.model import Netns, Process
 from netwrap.spawn import spawn
 from netwrap.steps import shell_line, sysctl
@@ -252,6 +253,9 @@ def _sysctls() -> dict[str, str]:
 
 
 def _listeners() -> frozenset[facts.Listener]:
+    """What `ss` says; where it cannot be asked, /proc, which does not tell what takes IPv6 alone."""
+    with suppress(CommandFailed, NetwrapError, ValueError):
+        return frozenset(parse_sockets(spawn(SOCKETS)))
     found: set[facts.Listener] = set()
     for protocol in ("tcp", "udp"):
         for version in ("", "6"):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netwrap import firewall
 from netwrap.facts import Facts, Hook, Space, parse_policies, parse_rules
@@ -203,6 +206,22 @@ THEIRS = "-p tcp -m tcp --dport 8088 -j DNAT --to-destination 172.17.0.2:80"
         ("-p tcp -m tcp --dport 8088 -j REDIRECT --to-ports 80", "8088:80", True),
         ("-p tcp -m tcp --dport 8088 -j MARK --set-mark 1", "8088:80", False),
         ("-p tcp -j DNAT --to-destination 172.17.0.2", "8088:80", False),
+        (f"-d 192.0.1.0/255.0.255.0 {THEIRS}", "8088:80", True),
+        (f"-d 192.0.2.0/255.0.255.0 {THEIRS}", "8088:80", False),
+        (f"! -d 192.0.1.0/255.0.255.0 {THEIRS}", "192.168.1.10:8088:80", False),
+        (f"! -d 192.168.1.10/32 {THEIRS}", "192.168.1.10:8088:80", False),
+        (THEIRS.replace("-m tcp --dport 8088", "-m multiport --dports 80,8000:8100"), "8088:80", True),
+        (THEIRS.replace("-m tcp --dport 8088", "-m multiport --dports 80,8000:8080"), "8088:80", False),
+        (THEIRS.replace("--dport", "! --dport"), "8088:80", False),
+        (THEIRS.replace("--dport", "! --dport"), "8087:80", True),
+        (f"! -p udp {THEIRS.removeprefix('-p tcp ')}", "8088:80", True),
+        (THEIRS.replace("-p tcp", "-p 6"), "8088:80", True),
+        (f"-m addrtype ! --dst-type LOCAL {THEIRS}", "8088:80", False),
+        (f"-s 203.0.113.0/24 -i eth0 {THEIRS}", "8088:80", True),
+        (THEIRS.replace("172.17.0.2:80", "172.17.0.2-172.17.0.9:80-90 --random --persistent"), "8088:80", True),
+        ("-p tcp -m tcp --dport 8088 -j DNAT --to-destination :81", "8088:80", True),
+        (f"-m set --match-set web dst {THEIRS}", "8088:80", False),
+        (f"-m comment --comment -j {THEIRS}", "8088:80", True),
     ],
 )
 def test_a_port_that_a_rule_of_others_leads_elsewhere_is_found(rule: str, spec: str, taken: bool) -> None:
@@ -214,3 +233,59 @@ def test_a_port_that_a_rule_of_others_leads_elsewhere_is_found(rule: str, spec: 
 def test_the_same_rule_in_another_table_is_no_port() -> None:
     text = f"*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {THEIRS}\nCOMMIT\n"
     assert firewall.dnat_of_others(published_port("8088:80"), "10.0.0.2:80", facts(text)) is None
+
+
+@pytest.mark.parametrize(
+    ("chain", "rule", "said"),
+    [
+        ("PREROUTING", f"-m set --match-set web dst {THEIRS}", True),
+        ("DOCKER", f"-m set ! --match-set web dst {THEIRS}", True),
+        ("DOCKER", f"-m iprange --dst-range 192.168.1.1-192.168.1.20 {THEIRS}", True),
+        ("DOCKER", f"-m u32 --u32 6&0xFF=0x6 {THEIRS}", True),
+        ("DOCKER", f"-m statistic --mode random --probability 0.5 {THEIRS}", True),
+        ("DOCKER", f"-d 192.168.1.10/what {THEIRS}", True),
+        ("DOCKER", f"-m set --match-set web dst {THEIRS}".replace("8088", "8089"), False),
+        ("DOCKER", f"-m set --match-set web dst -d 10.9.9.9/32 {THEIRS}", False),
+        ("DOCKER", THEIRS, False),
+        ("PREROUTING", "-d 192.168.1.10/32 -j DNAT --to-destination 172.17.0.2", True),
+        ("KUBE-SEP-1", "-p tcp -m tcp -j DNAT --to-destination 10.244.0.5:80", False),
+    ],
+)
+def test_a_rule_of_others_that_may_lead_a_port_elsewhere_is_told(chain: str, rule: str, said: bool) -> None:
+    seen = facts(f"*nat\n:PREROUTING ACCEPT [0:0]\n:{chain} - [0:0]\n-A {chain} {rule}\nCOMMIT\n")
+    assert firewall.dnat_perhaps(published_port("8088:80"), "10.0.0.2:80", seen) == (
+        [f"-t nat -A {chain} {rule.replace('6&0xFF=0x6', chr(39) + '6&0xFF=0x6' + chr(39))}"] if said else []
+    )
+
+
+def test_what_a_rule_is_for_is_not_read_out_of_its_comment() -> None:
+    rule = ("-p", "tcp", "-m", "comment", "--comment", "-j", "-j", "DROP")
+    assert firewall.target(rule) == "DROP"
+    assert firewall.value(rule, "--comment") == "-j"
+    assert firewall.conditions(rule)
+    assert not firewall.conditions(rule[2:])
+
+
+STRANGE = """! -p tcp 6 -d -s 10.0.0.5/255.0.255.0 0.0.0.0/0 1.2.3.4/33 ::/0 --dport 8088 8000:9000 --dports 1,2:3,x :
+-m multiport set --match-set -j -g DNAT REDIRECT DROP ONE --to-destination --comment -i lo --u32 --dst-type LOCAL"""
+WORDS = st.one_of(st.sampled_from(STRANGE.split()), st.text(max_size=5))
+RULES = st.lists(st.lists(WORDS, max_size=12).map(tuple), max_size=4)
+
+
+@given(
+    st.lists(st.lists(WORDS, max_size=12).map(tuple), max_size=4), st.sampled_from(["8088:80", "1-65535:1-65535/udp"])
+)
+def test_no_rule_of_others_is_too_strange(rules: list[tuple[str, ...]], spec: str) -> None:
+    known = {
+        ("nat", "PREROUTING"): tuple(rules),
+        ("filter", "INPUT"): tuple(rules),
+        ("filter", "FORWARD"): tuple(rules),
+    }
+    seen = replace(facts(""), rules=known)
+    for port in (published_port(spec), replace(published_port(spec), host_ip=IPv4Address("192.168.1.10"))):
+        assert isinstance(firewall.dnat_of_others(port, "10.0.0.2:80", seen), str | None)
+        assert isinstance(firewall.dnat_perhaps(port, "10.0.0.2:80", seen), list)
+    for chain in ("INPUT", "FORWARD"):
+        firewall.guard(seen, chain)
+        firewall.by_whom(seen, chain)
+        firewall.turned_away_before(seen, chain, rules[0] if rules else ())

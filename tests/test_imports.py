@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "ipam": {"errors"},
     "steps": {"model"},
     "wayout": set(),
+    "listeners": set(),
     "policy": set(),
-    "facts": {"policy", "wayout", "steps", "model"},
+    "facts": {"policy", "wayout", "listeners", "steps", "model"},
     "undo": {"facts", "steps", "model"},
     "health": {"undo", "facts", "model"},
     "foresee": {"facts", "steps"},
@@ -57,7 +58,7 @@ MAY_IMPORT = {
     "views": {"undo", "facts", "steps", "model"},
     "init": set(),  # it runs inside a container: nothing of netwrap's is there with it
     "spawn": {"init", "steps", "errors"},  # of steps: shell_line, how a command is written in an error
-    "look": {"spawn", "facts", "wayout", "steps", "model", "errors"},
+    "look": {"spawn", "facts", "wayout", "listeners", "steps", "model", "errors"},
     "execute": {"terminal", "look", "spawn", "facts", "steps", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
     "statefile": {"statedir", "schema", "errors"},
@@ -108,6 +109,7 @@ PURE = (
     "model",
     "parse",
     "wayout",
+    "listeners",
     "policy",
     "amiss",
     "passage",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 from netwrap import drivers, firewall
 from netwrap.errors import BadInput, NetwrapError
@@ -43,13 +44,16 @@ def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, s
             "conntrack is not installed: who has sent to this UDP port a moment ago may be led the old way for up to "
             "three minutes (sudo apt-get install conntrack)",
         )
-    return Plan(title, steps, already, tuple(publications), warnings=tuple(_opened(ports, seen)))
+    return Plan(title, steps, already, tuple(publications), warnings=tuple(_opened(ports, endpoint.ip, seen)))
 
 
-def _opened(ports: tuple[PublishedPort, ...], seen: Facts) -> Iterator[str]:
+def _opened(ports: tuple[PublishedPort, ...], ip: IPv4Address, seen: Facts) -> Iterator[str]:
     """What is opened to everybody past the rules with which the host guards its own ports."""
     guard = firewall.guard(seen)
     for port in ports:
+        if perhaps := firewall.dnat_perhaps(port, port.destination(ip), seen):
+            others = f" and {len(perhaps) - 1} more" if perhaps[1:] else ""
+            yield f"{port.spec} may be led elsewhere by a rule that is not netwrap's: {perhaps[0]}{others}"
         if guard and not port.host_only and not port.allow_from:
             who = firewall.by_whom(seen, "INPUT")
             yield (
