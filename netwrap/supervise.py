@@ -98,6 +98,7 @@ def _build(mode: Mode, wish: ConnectWish) -> Container:
     Until the command's pid is known, the container is there as long as we are.
     """
     with changing(mode, f"run on {wish.network}") as desk:
+        desk.known(wish.network)
         upkeep.clear(desk)
         whole = plan.connect(wish, desk.look(ports=bool(wish.ports)), desk.state())
         container = _container(whole)

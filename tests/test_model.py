@@ -92,7 +92,7 @@ def test_a_mac_is_taken_in_lower_case(mac: str) -> None:
     "mac", ["", "01:00:00:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "02-00-00-00-00-01", "2:0"]
 )
 def test_a_mac_that_no_link_can_have_is_refused(mac: str) -> None:
-    with pytest.raises(BadInput, match="no unicast MAC"):
+    with pytest.raises(BadInput, match="not a unicast MAC"):
         parse.mac_address(mac)
 
 
@@ -115,13 +115,13 @@ def test_the_host_bits_of_a_subnet_name_the_gateway(text: str, net: str, gateway
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "no CIDR"),
-        ("10.0.0.0/33", "no CIDR"),
-        ("10.0.0.0/-1", "no CIDR"),
-        ("10.0.0/24", "no CIDR"),
-        ("010.0.0.0/24", "no CIDR"),
-        ("10.0.0.0/24/24", "no CIDR"),
-        (" 10.0.0.0/24", "no CIDR"),
+        ("", "not a CIDR"),
+        ("10.0.0.0/33", "not a CIDR"),
+        ("10.0.0.0/-1", "not a CIDR"),
+        ("10.0.0/24", "not a CIDR"),
+        ("010.0.0.0/24", "not a CIDR"),
+        ("10.0.0.0/24/24", "not a CIDR"),
+        (" 10.0.0.0/24", "not a CIDR"),
         ("10.0.0.0", "no prefix length"),
         ("fd00::1/64", "IPv6"),
         ("10.0.0.0/31", "too small"),
@@ -145,7 +145,7 @@ def test_a_bad_subnet_is_refused_and_says_why(text: str, why: str) -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.5/25", "ten", "fd00::/64", ""])
 def test_a_bad_range_is_refused(text: str) -> None:
-    with pytest.raises(BadInput, match="is no IPv4 CIDR"):
+    with pytest.raises(BadInput, match="is not an IPv4 CIDR"):
         parse.address_range(text)
 
 
