@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from netwrap import firewall, roads, strangers
+from netwrap import firewall, nft, roads, strangers
 from netwrap.drift import REPAIR, Finding, drifted, jump_of, left_over, once, some_of
 from netwrap.facts import Facts, holds
 from netwrap.health import drifted as drifted_entries
-from netwrap.model import PublishedPort, State
+from netwrap.model import Network, PublishedPort, State
 from netwrap.passage import Fate, Meets
 from netwrap.steps import shell_line, sysctl
 from netwrap.undo import Entry
@@ -44,6 +44,7 @@ def findings(machine: Machine, seen: Facts, state: State, entries: Iterable[Entr
         *_forwarding(off, state),
         *drifted(standing, seen, state, off),
         *_forward_policy(seen, state, standing),
+        *_in_nftables(seen, state),
         *_of_others(seen, state, standing),
         *_settings(machine, seen, state),
         *_backends(machine),
@@ -135,19 +136,80 @@ def _forward_policy(seen: Facts, state: State, standing: list[Entry]) -> Iterato
             None,
             wrong=False,
         )
+
+
+def _in_nftables(seen: Facts, state: State) -> Iterator[Finding]:
+    """Base chains of nftables that turn away packets of ours."""
+    out = seen.way_out.link if seen.way_out is not None else ""
     for hook in seen.hooks:
-        if hook.hook == "forward" and hook.turns_away:
-            bridges = [n.bridge for n in state.networks.values()] or ["BRIDGE"]
-            lets_in = [f"nft insert rule {hook.place} {way} {br} accept" for br in bridges for way in _WAYS]
-            if hook.table == "firewalld":
-                lets_in = [f"firewall-cmd --zone=trusted --add-interface={br}" for br in bridges]
-            yield Finding(
-                "FORWARD",
-                f"nftables chain {hook.place} turns forwarded packets away that none of its rules accepts "
-                f"({hook.turns_away})",
-                "A packet has to pass every table: what netwrap accepts is turned away there all the same (nft(8)).",
-                " && ".join(lets_in),
-            )
+        lost: dict[str, None] = {}
+        doubted: dict[str, None] = {}
+        for network in state.networks.values():
+            for frame in _framed(hook.hook, network) if hook.family == "bridge" else _frames(hook.hook, network, out):
+                met = nft.fate(hook, frame)
+                link = "meta {}brname" if hook.family == "bridge" else "{}ifname"
+                words = link.format("i" if frame.comes == network.bridge else "o")
+                rule = f'{words} "{network.bridge}" accept'
+                if met == "drop":
+                    lost[rule] = None
+                elif not met:
+                    doubted[rule] = None
+        if not lost and not doubted:
+            continue
+        may = "turns" if lost else "may turn"
+        # Not every kernel knows the names of bridges in a table of theirs (nft_meta_bridge).
+        fix = "; ".join(_inserted(hook, rule) for rule in lost) if hook.family != "bridge" else ""
+        if lost and hook.table == "firewalld":
+            links = dict.fromkeys(rule.split('"')[1] for rule in lost)
+            fix = " && ".join(f"firewall-cmd --zone=trusted --add-interface={link}" for link in links)
+        yield Finding(
+            "FORWARD" if hook.hook == "forward" else "nftables",
+            f"nftables chain {hook.place} (hook {hook.hook}) {may} away packets of netwrap's networks that none of its "
+            f"rules accepts ({hook.turns_away or 'a rule of it'})",
+            "A packet has to pass every table: what netwrap accepts is turned away there all the same (nft(8))."
+            + ("" if fix else f" Whose is it? `nft list chain {hook.place}`.")
+            if lost
+            else "What its rules are for cannot be told from their text: `netwrap check` tries with packets.",
+            fix or None,
+            wrong=bool(lost),
+        )
+
+
+def _framed(hook: str, network: Network) -> list[nft.Frame]:
+    """The frames that pass a hook of a bridge itself: between containers, and between them and this host."""
+    br, subnet = network.bridge, network.subnet
+    match hook:
+        case "forward":
+            return [nft.Frame(br, br, subnet, subnet)]
+        case "input" | "prerouting":
+            return [nft.Frame(comes=br, source=subnet)]
+        case "output" | "postrouting":
+            return [nft.Frame(leaves=br, destination=subnet)]
+    return []
+
+
+def _inserted(hook: nft.Hook, rule: str) -> str:
+    """The command that puts a rule at the head of a chain where it is not there yet."""
+    return f"nft list chain {hook.place} | grep -qF '{rule}' || nft insert rule {hook.place} '{rule}'"
+
+
+def _frames(hook: str, network: Network, uplink: str) -> list[nft.Frame]:
+    """The packets of a network that pass a hook and have to."""
+    br, subnet = network.bridge, network.subnet
+    out = nft.Frame(br, uplink, source=subnet)
+    answer = nft.Frame(uplink, br, destination=subnet, state="established")
+    asked = nft.Frame(uplink, br, destination=subnet, is_published=True)
+    here = nft.Frame(leaves=br, destination=subnet)
+    match hook:
+        case "forward":
+            return [] if network.internal else [out, answer, asked]
+        case "prerouting":
+            return [] if network.internal else [out]
+        case "input":
+            return [nft.Frame(comes=br, source=subnet, state="established")]
+        case "output" | "postrouting":
+            return [here]
+    return []
 
 
 def _of_others(seen: Facts, state: State, standing: list[Entry]) -> Iterator[Finding]:
@@ -208,9 +270,6 @@ def _of_others(seen: Facts, state: State, standing: list[Entry]) -> Iterator[Fin
 
 def _whose(fate: Fate) -> str:
     return f"Whose rule is it? To remove it: `iptables -w {strangers.line(fate, '-D')}`."
-
-
-_WAYS = ("iifname", "oifname")
 
 
 def _settings(machine: Machine, seen: Facts, state: State) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 from netwrap.listeners import Listener as Listener
 from netwrap.listeners import parse_listeners as parse_listeners
 from netwrap.model import LINK_GROUP, Netns, Process
+from netwrap.nft import Hook
 from netwrap.policy import PolicyRule, kind_of, parse_ways, table_of
 from netwrap.steps import Probe
 from netwrap.wayout import WayOut, mtu_of
@@ -72,23 +73,6 @@ class Space:
     def has_name(self, name: str) -> bool:
         """Says whether a link has the name, or has it as an altname."""
         return any(name == link.name or name in link.altnames for link in self.links.values())
-
-
-@dataclass(frozen=True)
-class Hook:
-    """A base chain of nftables that sees every packet of its hook, apart from those of iptables-nft (nft(8))."""
-
-    family: str
-    table: str
-    chain: str
-    hook: str
-    turns_away: str = ""
-    """`policy drop`, or `drop` or `reject` where a rule for all packets does so; empty where neither does."""
-
-    @property
-    def place(self) -> str:
-        """As `nft` takes it."""
-        return f"{self.family} {self.table} {self.chain}"
 
 
 HUSK, NO_NAMESPACE = 0, -1
@@ -337,27 +321,6 @@ def parse_policies(text: str) -> dict[tuple[str, str], str]:
         elif first.startswith(":") and words[0] != "-":
             policies[table, first[1:]] = words[0]
     return policies
-
-
-def parse_hooks(text: str) -> tuple[Hook, ...]:
-    """Reads the answer to HOOKS: base chains for IPv4 that are not iptables' own (libnftables-json(5))."""
-    rows = json.loads(text or '{"nftables": []}')["nftables"]
-    verdicts: dict[tuple[str, str, str], str] = {}
-    for rule in (row["rule"] for row in rows if "rule" in row):
-        words = [next(iter(word)) if isinstance(word, dict) else word for word in rule.get("expr", ())]
-        if set(words) <= {"counter", "log", "drop", "reject"} and {"drop", "reject"} & set(words):
-            verdicts[rule["family"], rule["table"], rule["chain"]] = words[-1]
-    found = []
-    for chain in (row["chain"] for row in rows if "chain" in row):
-        place = (chain["family"], chain["table"], chain["name"])
-        is_iptables = place[0] == "ip" and place[1] in _TABLES and place[2] == chain.get("hook", "").upper()
-        if "hook" in chain and place[0] in ("ip", "inet") and chain.get("type") == "filter" and not is_iptables:
-            turns_away = "policy drop" if chain.get("policy") == "drop" else verdicts.get(place, "")
-            found.append(Hook(*place, chain["hook"], turns_away))
-    return tuple(found)
-
-
-_TABLES = ("filter", "nat", "raw", "mangle", "security")
 
 
 def parse_process(pid: int, stat: str, status: str, inode: int) -> Process:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from netwrap import facts
+from netwrap import facts, nft
 from netwrap.errors import CommandFailed, NetwrapError
 from netwrap.facts import Facts, Space
 from netwrap.listeners import SOCKETS, parse_sockets
@@ -209,13 +209,13 @@ def _rules(unseen: list[str]) -> str | None:
     return None
 
 
-def _hooks() -> tuple[facts.Hook, ...]:
+def _hooks() -> tuple[nft.Hook, ...]:
     """The base chains of nftables; none where `nft` is not installed, or may not be asked."""
     if os.geteuid() != 0 or shutil.which(facts.HOOKS[0]) is None:
         return ()
     try:
-        return facts.parse_hooks(spawn(facts.HOOKS))
-    except (CommandFailed, ValueError):
+        return nft.parse_hooks(spawn(facts.HOOKS))
+    except (CommandFailed, ValueError, LookupError, TypeError, AttributeError):
         return ()
 
 

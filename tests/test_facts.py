@@ -17,19 +17,18 @@ from toykernel import ToyKernel
 
 from netwrap.facts import (
     Facts,
-    Hook,
     Link,
     Listener,
     Route,
     Space,
     holds,
-    parse_hooks,
     parse_listeners,
     parse_process,
     parse_rules,
     parse_space,
 )
 from netwrap.model import Netns
+from netwrap.nft import Hook, parse_hooks
 from netwrap.policy import PolicyRule
 from netwrap.steps import Probe, addr, iptables, link, netns, route, sysctl
 
@@ -183,7 +182,7 @@ def test_base_chains_of_nftables_are_read_with_what_they_turn_away() -> None:
     assert parse_hooks(text("nft-ruleset.json")) == (
         Hook("inet", "firewalld", "filter_FORWARD", "forward", "reject"),
         Hook("inet", "firewalld", "filter_INPUT", "input", "drop"),
-        Hook("inet", "filter", "input", "input", "policy drop"),
+        Hook("inet", "filter", "input", "input", "policy drop", "drop"),
         Hook("inet", "filter", "forward", "forward"),
     )
     assert parse_hooks("") == ()

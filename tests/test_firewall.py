@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netwrap import firewall
-from netwrap.facts import Facts, Hook, Space, parse_policies, parse_rules
+from netwrap.facts import Facts, Space, parse_policies, parse_rules
+from netwrap.nft import Hook
 from netwrap.parse import published_port
 
 UFW = """

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "wayout": set(),
     "listeners": set(),
     "policy": set(),
-    "facts": {"policy", "wayout", "listeners", "steps", "model"},
+    "nft": set(),
+    "facts": {"policy", "nft", "wayout", "listeners", "steps", "model"},
     "undo": {"facts", "steps", "model"},
     "health": {"undo", "facts", "model"},
     "foresee": {"facts", "steps"},
@@ -40,7 +41,9 @@ MAY_IMPORT = {
     "mend": {"amiss", "drivers", "foresee", "health", "undo", "facts", "steps", "model", "errors"},
     "drift": {"amiss", "foresee", "mend", "firewall", "health", "undo", "facts", "steps", "model", "errors"},
     "roads": {"drift", "undo", "facts", "model"},
-    "doctor": {"roads", "passage", "strangers", "health", "drift", "firewall", "undo", "facts", "steps", "model"},
+    "doctor": {
+        *("nft", "roads", "passage", "strangers", "health", "drift", "firewall", "undo", "facts", "steps", "model"),
+    },
     "packet": set(),
     "shot": {"packet"},
     "check": {"shot", "facts", "model"},
@@ -58,7 +61,7 @@ MAY_IMPORT = {
     "views": {"undo", "facts", "steps", "model"},
     "init": set(),  # it runs inside a container: nothing of netwrap's is there with it
     "spawn": {"init", "steps", "errors"},  # of steps: shell_line, how a command is written in an error
-    "look": {"spawn", "facts", "wayout", "listeners", "steps", "model", "errors"},
+    "look": {"spawn", "facts", "nft", "wayout", "listeners", "steps", "model", "errors"},
     "execute": {"terminal", "look", "spawn", "facts", "steps", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
     "statefile": {"statedir", "schema", "errors"},
@@ -112,6 +115,7 @@ PURE = (
     "listeners",
     "policy",
     "amiss",
+    "nft",
     "passage",
     "strangers",
     "roads",

@@ -18,8 +18,9 @@ from toytables import Refused, Tables, split
 from toywords import key_of, link_options, must, spelt
 
 from netwrap.errors import CommandFailed
-from netwrap.facts import Facts, Hook, Link, Listener, Route, Space
+from netwrap.facts import Facts, Link, Listener, Route, Space
 from netwrap.model import Netns, Process
+from netwrap.nft import Hook
 from netwrap.policy import PolicyRule
 from netwrap.steps import Cmd, shell_line
 
