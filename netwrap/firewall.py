@@ -41,7 +41,7 @@ def guard(seen: Facts, chain: str = "INPUT") -> str | None:
 def in_nftables(seen: Facts, chain: str) -> str | None:
     """What turns packets away in a table of nftables, at the hook of a built-in chain."""
     for hook in seen.hooks:
-        if hook.hook == chain.lower() and hook.turns_away:
+        if hook.hook == chain.lower() and hook.turns_away and hook.family != "bridge":
             return f"{hook.turns_away} in nftables chain {hook.place}"
     return None
 
