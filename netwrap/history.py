@@ -81,7 +81,18 @@ def _is_open(desk: Desk, found: Operation) -> bool:
     """Return whether there is something of an operation that is not undone yet."""
     if found.is_teardown or found.kind == "repair":  # a teardown that was cut off is finished first
         return found.state in ("done", "failed", "running")
-    return found.state in ("done", "failed") and bool(desk.store.owners_of(found.id))
+    return found.state in ("done", "failed") and bool(_built(desk, found))
+
+
+def _built(desk: Desk, found: Operation) -> frozenset[str]:
+    """What stands of what an operation was asked to make; of the undo of a teardown, what that has taken down."""
+    if found.undoes is None:
+        return desk.store.owners_of(found.id)
+    taken = _operation(desk.store.operations(), found.undoes)
+    makers = desk.store.makers()
+    return frozenset(
+        o for o in taken.removes if makers.get(o, taken.id) < taken.id and o.partition(":")[0] not in SHARED
+    )
 
 
 def _before(desk: Desk, log: Sequence[Operation], found: Operation) -> str:
@@ -108,7 +119,7 @@ def _refuse(desk: Desk, found: Operation, hint: str) -> None:
 
 
 def _take_down(desk: Desk, found: Operation, confirm: Callable[[str], bool | None], say: Callable[[str], None]) -> None:
-    asked = desk.store.owners_of(found.id)
+    asked = _built(desk, found)
     owners = closure(asked, desk.state().owners)
     others = ", ".join(spoken(o) for o in sorted(owners - asked) if o.partition(":")[0] not in SHARED)
     say(f"undoing {found.id}: {found.title}")

@@ -243,8 +243,8 @@ class Store(StateFile):
 
     def _wanted(self, op: int) -> frozenset[str]:
         rows = self._db.execute(
-            "SELECT owner FROM object WHERE ?1 IN (op, rebuilt_by) AND undone_by IS NULL"
-            " UNION SELECT owner FROM step WHERE ?1 IN (op, mended_by) AND state != 'undone'",
+            "SELECT owner FROM object WHERE op = ?1 AND undone_by IS NULL"
+            " UNION SELECT owner FROM step WHERE op = ?1 AND state != 'undone'",
             (op,),
         )
         return frozenset(row[0] for row in rows if row[0].partition(":")[0] not in SHARED)

@@ -33,6 +33,8 @@ commands = st.one_of(
     st.builds("disconnect --pid {} --net {}".format, pids, nets),
     st.builds("network remove {}{}".format, nets, st.sampled_from(["", " --force"])),
     st.builds("undo{}".format, st.sampled_from(["", " 1 --yes", " 3 --yes"])),
+    st.builds("network link a {}".format, nets),
+    st.builds("network unlink a {}".format, nets),
 )
 
 
@@ -58,3 +60,34 @@ def test_any_sequence_of_commands_leaves_nothing_when_all_is_removed(
         world.netwrap(f"network remove --force {' '.join(world.state().networks) or 'none'}{option}")
         assert world.state().owners == frozenset()
         assert world.kernel.snapshot() == start
+
+
+@pytest.mark.parametrize("option", ["", " --batch"], ids=["one by one", "batch"])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(commands.filter(lambda line: not line.startswith("undo")), min_size=3, max_size=14))
+def test_undo_walks_back_through_every_state_and_its_undos_forward_again(
+    option: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        world = World(Path(name) / "state", monkeypatch)
+        for line in ("ip netns add lab", "sysctl net.ipv4.conf.eth0.forwarding=1", "install conntrack"):
+            world.prepare(line)
+        world.prepare("iptables -w -A FORWARD -j ACCEPT")
+
+        def now(log: int) -> object:
+            """All that is, and how the first operations of the log are."""
+            return world.everything(), [o.state for o in world.operations()[:log]]
+
+        states, titles = [now(0)], list[str]()
+        for line in [*FIRST, *lines]:
+            if world.netwrap(line + option).code == 0:
+                states.append(now(len(states)))
+                titles.append(f"undoing {len(titles) + 1}: {world.operations()[-1].title}")
+        for state, title in zip(reversed(states[:-1]), reversed(titles), strict=True):
+            result = world.netwrap(f"undo{option}")
+            assert (result.code, result.err.splitlines()[0]) == (0, title), result.err
+            assert now(int(title.split()[1][:-1]) - 1) == state, title
+        for number, state in enumerate(states[1:]):
+            result = world.netwrap(f"undo {2 * len(titles) - number} --yes{option}")
+            assert result.code == 0, result.err
+            assert now(number + 1) == state, titles[number]

@@ -36,7 +36,7 @@ _UNKNOWN_TEARDOWN = (
 def script(plan: Plan, meanwhile: Meanwhile | None = None) -> str:
     """The plan as a script: the why above each command, and the way back of what it makes as comments at its end. With
     a command that runs meanwhile, its exit code is the script's, and the steps are taken back whatever its end."""
-    made = [step for step in plan.steps if plan.makes and step.inverts is None]
+    made = [step for step in plan.steps if (plan.makes or plan.restores) and step.inverts is None]
     back = way_back(made) if meanwhile is None else []
     lines = ["#!/usr/bin/env bash", f"# netwrap {plan.title}"]
     if back:
