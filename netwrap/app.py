@@ -16,12 +16,14 @@ from netwrap.facts import Facts
 from netwrap.look import look_at_handles
 from netwrap.model import Container, Endpoint, Netns, Publication, PublishedPort, State, is_name
 from netwrap.plan import ConnectWish, NetworkWish
-from netwrap.session import changing, reading
+from netwrap.session import changing, reading, says_where
 from netwrap.spawn import spawn
 from netwrap.undo import Entry, closure, foundation
 from netwrap.views import documents, script
 
 ENGINES = ("docker", "podman", "nerdctl")
+UNKNOWN = "unknown"
+"""The state of what stands elsewhere."""
 
 # ---- networks
 
@@ -52,7 +54,7 @@ def network_remove(mode: Mode, names: list[str], *, force: bool) -> None:
 def networks(mode: Mode) -> list[dict[str, Any]]:
     """Every network as a document."""
     with reading(mode) as desk:
-        state, seen = desk.state(), desk.look_at_all()
+        state, seen = desk.state(), _look(desk)
         return [_network(desk, state, seen, name) for name in state.networks]
 
 
@@ -61,15 +63,20 @@ def network_inspect(mode: Mode, name: str) -> dict[str, Any]:
     with reading(mode) as desk:
         state = desk.state()
         state.network(name)
-        return _network(desk, state, desk.look_at_all(), name)
+        return _network(desk, state, _look(desk), name)
 
 
-def _network(desk: Desk, state: State, seen: Facts, name: str) -> dict[str, Any]:
+def _look(desk: Desk) -> Facts | None:
+    """Looks at all that stands; None where that is elsewhere, and nothing is known of it."""
+    return None if says_where(desk) else desk.look_at_all()
+
+
+def _network(desk: Desk, state: State, seen: Facts | None, name: str) -> dict[str, Any]:
     found = state.network(name)
     links = [li.owner for li in state.links if name in (li.a, li.b)]
     entries = desk.store.entries(owners=["host", found.owner, f"published:{name}", *links])
     endpoints = [_endpoint(desk, state, seen, e) for e in state.endpoints_of(network=name)]
-    how = health.network_state(found, _is_drifted(entries, seen, state), seen)
+    how = health.network_state(found, _is_drifted(entries, seen, state), seen) if seen else UNKNOWN
     return documents.network(found, state, how, endpoints)
 
 
@@ -263,18 +270,18 @@ def _publication(state: State, endpoints: Iterable[Endpoint], port: PublishedPor
 def ps(mode: Mode) -> list[dict[str, Any]]:
     """Every endpoint as a document."""
     with reading(mode) as desk:
-        state, seen = desk.state(), desk.look_at_all()
+        state, seen = desk.state(), _look(desk)
         return [_endpoint(desk, state, seen, e) for e in state.endpoints]
 
 
-def _endpoint(desk: Desk, state: State, seen: Facts, found: Endpoint) -> dict[str, Any]:
+def _endpoint(desk: Desk, state: State, seen: Facts | None, found: Endpoint) -> dict[str, Any]:
     container = state.container(found.container)
     ports = [p.owner for p in state.publications if (p.container, p.network) == (found.container, found.network)]
     place = f"{found.container}/{found.network}"
     built_upon = foundation([found.owner, *ports])  # a container whose network has drifted may reach nobody
     owners = [*built_upon, f"hairpin:{place}", f"replies:{place}"]
     entries = desk.store.entries(owners=owners)
-    how = health.container_state(container, _is_drifted(entries, seen, state), seen)
+    how = health.container_state(container, _is_drifted(entries, seen, state), seen) if seen else UNKNOWN
     return documents.endpoint(found, container, state, how)
 
 

@@ -11,12 +11,12 @@ from netwrap.desk import Mode
 from netwrap.errors import NetwrapError
 from netwrap.facts import Facts
 from netwrap.model import State
-from netwrap.session import reading
+from netwrap.session import looking
 
 
 def doctor(mode: Mode) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The findings as documents, and sentences about what could not be seen."""
-    with reading(mode) as desk:
+    with looking(mode) as desk:
         state = desk.state()
         entries, links = desk.store.entries(owners=state.owners), _links(state)
         try:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from netwrap import execute, mend
+from netwrap import execute, mend, place
 from netwrap.errors import BadInput, CommandFailed, Interrupted, LeftBehind, NetwrapError, StateFailed, quoted
 from netwrap.execute import Runner, Say
 from netwrap.facts import Facts, holds
 from netwrap.flows import forget
 from netwrap.foresee import after
-from netwrap.look import boot_id, look, own_namespace
+from netwrap.look import alive, look
 from netwrap.model import Container, Netns, State, is_name
 from netwrap.spawn import Signals, require
 from netwrap.steps import NO_ROW, PASSING, Plan, Step, namespaces
@@ -150,7 +150,7 @@ class Desk:
     def operation(self, plan: Plan, kind: str = "build") -> Iterator[int]:
         """One operation in the journal; what fails inside it is rolled back, and said with command and stderr."""
         self._require_tools(plan)
-        op = self.store.begin(plan.title, kind, machine(), self.mode.line, undoes=plan.undoes)
+        op = self._begin(plan.title, kind, undoes=plan.undoes)
         try:
             yield op
         except Exception as error:
@@ -232,7 +232,7 @@ class Desk:
         if op is None:
             kind = "gc" if owners & self.store.state().half_removed else kind
             rules = chains_of(plan.steps, seen)
-            op = self.store.begin(title, kind, machine(), self.mode.line, owners, undoes=undoes, rules=rules)
+            op = self._begin(title, kind, owners, undoes=undoes, rules=rules)
         signals = self.signals if is_new else None
         runner = self._runner(plan, signals) if is_new else self._plain_runner(None)
         try:
@@ -242,6 +242,26 @@ class Desk:
                 raise Interrupted(f"{error.message}; what was taken down stands again", f"netwrap log {op}") from None
             talk("netwrap: too late to stop: what is taken down cannot be built up again; finishing")
             self.take_down(title, owners, op=op)
+
+    def _begin(
+        self, title: str, kind: str, removes: Iterable[str] = (), undoes: int | None = None, rules: Chains | None = None
+    ) -> int:
+        where, who = place.here(), place.ourselves()
+        return self.store.begin(title, kind, where, self.mode.line, removes, undoes=undoes, rules=rules, worker=who)
+
+    def drop(self, title: str) -> None:
+        """Drops what stood in a network namespace that is gone; only its handles, which are not in it, are removed."""
+        state = self.store.state()
+        entries = self.store.entries(owners=state.owners)
+        seen = alive((), [c.netns for c in state.containers.values()])
+        plan = take_back(title, [e for e in entries if e.step.probe.kind == "netns"], seen, state.owners)
+        if self.mode.dry_run:
+            self._defer(plan, seen, first=True)
+            return
+        self._require_tools(plan)
+        self.store.end_running()
+        op = self._begin(title, "gc", state.owners)
+        self._finish(op, entries, plan, "done", self._plain_runner(None))
 
     def _restore(self, op: int, plan: Plan, before: Chains) -> bool:
         """Builds up again what an interrupted teardown took down, strangers' rules too; False where that cannot be.
@@ -329,6 +349,8 @@ class Desk:
                 does = "finished" if found.is_teardown else "rolled back"
                 is_ = "would be" if self.mode.dry_run else "is"
                 talk(f"netwrap: operation {found.id}, {found.title}, was cut off; it {is_} {does} first")
+                if not self.mode.dry_run:
+                    self.store.works_on(found.id, place.ourselves())
                 if not found.is_teardown:
                     self.roll_back(found.id, found.title)
                 else:
@@ -371,11 +393,6 @@ def _say_left(left: Iterable[tuple[Step, CommandFailed]]) -> None:
 
 def _inside(entries: Iterable[Entry]) -> tuple[Netns, ...]:
     return namespaces(entry.step for entry in entries)
-
-
-def machine() -> tuple[str, int]:
-    """Which boot and which network namespace this is."""
-    return boot_id(), own_namespace()
 
 
 def watched(containers: Iterable[Container]) -> list[int]:

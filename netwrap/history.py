@@ -11,7 +11,7 @@ from netwrap.desk import Desk, Mode, watched
 from netwrap.errors import BadInput, NetwrapError
 from netwrap.model import Container
 from netwrap.rebuild import rebuild
-from netwrap.session import changing, reading
+from netwrap.session import changing, reading, says_where
 from netwrap.undo import SHARED, Operation, TakenDown, closure, foundation, spoken
 from netwrap.views import documents
 
@@ -19,12 +19,14 @@ from netwrap.views import documents
 def operations(mode: Mode) -> list[dict[str, Any]]:
     """The log as documents, oldest first."""
     with reading(mode) as desk:
+        says_where(desk)
         return [documents.operation(o, _local_time(o.at)) for o in desk.store.operations()]
 
 
 def operation(mode: Mode, number: int) -> dict[str, Any]:
     """One operation as a document, with its steps in the order in which it ran them. Raises BadInput."""
     with reading(mode) as desk:
+        says_where(desk)
         found = _operation(desk.store.operations(), number)
         if found.is_teardown:
             entries = [e for e in reversed(desk.store.entries(op=number)) if e.step.undo is not None]

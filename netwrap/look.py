@@ -51,14 +51,14 @@ def look(
     spaces = {own: _space(())}
     cookies: dict[int, int] = {}
     for pid, found in processes.items():
-        cookies[found.inode] = _cookie(f"/proc/{pid}/ns/net")
+        cookies[found.inode] = cookie_of(f"/proc/{pid}/ns/net")
         where = _Where(
             ("nsenter", "-t", str(pid), "-n"), f"the network namespace of process {pid}", f"/proc/{pid}/ns/net"
         )
         _look_into(spaces, found.inode, where, unseen)
     for ns in namespaces:
         inode, path = handles.get(ns.name, 0), f"{NETNS_DIR}/{ns.name}"
-        cookies[inode] = _cookie(path)
+        cookies[inode] = cookie_of(path)
         where = _Where(("nsenter", f"--net={path}"), f"the network namespace {ns.name!r}", path)
         _look_into(spaces, inode, where, unseen)
     return Facts(
@@ -87,7 +87,7 @@ def alive(pids: Iterable[int], namespaces: Iterable[Netns]) -> Facts:
     return Facts(
         boot_id=boot_id(),
         handles=handles,
-        cookies={handles[ns.name]: _cookie(f"{NETNS_DIR}/{ns.name}") for ns in namespaces if ns.name in handles},
+        cookies={handles[ns.name]: cookie_of(f"{NETNS_DIR}/{ns.name}") for ns in namespaces if ns.name in handles},
         processes={p.pid: p for pid in pids if (p := process(pid)) is not None},
     )
 
@@ -111,10 +111,10 @@ def process(pid: int) -> Process | None:
 def netns_at(name: str) -> Netns | None:
     """Where a handle in /run/netns leads; None where there is none."""
     path = f"{NETNS_DIR}/{name}"
-    return Netns(name, _inode(path), _cookie(path)) if os.path.lexists(path) else None
+    return Netns(name, _inode(path), cookie_of(path)) if os.path.lexists(path) else None
 
 
-def _cookie(path: str) -> int:
+def cookie_of(path: str) -> int:
     """The cookie of a namespace that can be entered; 0 where it cannot, and before Linux 5.14.
 
     A thread enters it, makes a socket there, asks, and ends: a thread's namespace is its own (setns(2)).
@@ -124,13 +124,19 @@ def _cookie(path: str) -> int:
     def ask() -> None:
         with suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as handle:
             if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _CLONE_NEWNET) == 0:
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
-                    found[0] = int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+                found[0] = own_cookie()
 
     asking = threading.Thread(target=ask)
     asking.start()
     asking.join()
     return found[0]
+
+
+def own_cookie() -> int:
+    """The cookie of the namespace that we are in; 0 before Linux 5.14."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
+        return int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+    return 0
 
 
 def read_sysctl(key: str) -> str | None:

@@ -69,6 +69,37 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """A boot, and the namespaces by which links and processes are told; 0, None: not known.
+
+    A namespace's inode is given again once it is gone. A network namespace's cookie is not, and a pid namespace is as
+    old as its first process.
+    """
+
+    boot_id: str
+    netns: int
+    cookie: int = 0
+    pidns: int = 0
+    began: int | None = None
+    """Start time of the pid namespace's first process, as the time namespace shows it."""
+    boottime: int | None = None
+    """How far the time namespace's boot clock is ahead, in nanoseconds: start times are by it."""
+
+    def differs(self, other: Machine) -> tuple[str, ...]:
+        """The kinds of namespaces in which two places of one boot differ; none where the boots do."""
+        if self.boot_id != other.boot_id:
+            return ()
+        is_time = None in (self.boottime, other.boottime) or self.boottime == other.boottime
+        is_pid = 0 in (self.pidns, other.pidns) or self.pidns == other.pidns
+        if is_time and None not in (self.began, other.began):
+            is_pid = is_pid and self.began == other.began
+        cookies = (self.cookie, other.cookie)
+        is_net = cookies[0] == cookies[1] if 0 not in cookies else self.netns == other.netns
+        same = {"network": is_net, "pid": is_pid, "time": is_time}
+        return tuple(kind for kind, is_same in same.items() if not is_same)
+
+
+@dataclass(frozen=True)
 class Container:
     """Any process with a network namespace of its own; `ours` says that netwrap made the handle."""
 

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from netwrap import init
 from netwrap.attend import PYTHON, Attended, handling
+from netwrap.desk import DEFAULT_STATE
 from netwrap.errors import BadInput, CommandFailed, NetwrapError, quoted
 from netwrap.spawn import require, spawn
 
 HOST, GATEWAY, NEIGHBOUR, LAN = "192.168.50.10", "192.168.50.1", "192.168.50.20", "192.168.50.0/24"
 INTERNET, UPLINK = "203.0.113.1", "203.0.113.254"
 STATE_DIR = "/run/netwrap"
+VARIABLE = "NETWRAP_STATE_DIR"
+MARK = Path("/run/netwrap.sandbox")
+"""A file that is there inside a sandbox alone: what $NETWRAP_STATE_DIR was outside, a line for each sandbox around."""
 
 PICTURE = f"""\
 internet         gateway                        LAN
@@ -110,10 +116,33 @@ def switched_off() -> str:
 
 def inside(command: list[str], *, around: bool) -> int:
     """The sandbox's first process: sets the machine up and runs the command; gives its exit code."""
+    outside = _outside() or [str(DEFAULT_STATE)]
     for line in filter(None, (_MACHINE + (AROUND if around else "")).splitlines()):
         try:
             spawn(line.split())
         except CommandFailed as error:
             raise NetwrapError(f"the sandbox cannot be set up: {error}", "sudo netwrap sandbox") from None
-    os.environ |= {"NETWRAP_SANDBOX": "1", "NETWRAP_STATE_DIR": STATE_DIR}
+    MARK.write_text("\n".join([*outside, os.environ.get(VARIABLE, "")]))
+    MARK.chmod(0o644)
+    os.environ |= {"NETWRAP_SANDBOX": "1", VARIABLE: STATE_DIR}
     return init.run(command)
+
+
+def state_dir(environment: Mapping[str, str]) -> Path:
+    """The state directory of a command that names none: $NETWRAP_STATE_DIR, else the default.
+
+    Inside a sandbox the default is the sandbox's own, and what the variable was outside does not count: sudo resets
+    the environment, and a login shell sets it anew.
+    """
+    said = environment.get(VARIABLE, "")
+    outside = _outside()
+    if outside and said in ("", *outside):
+        return Path(STATE_DIR)
+    return Path(said or DEFAULT_STATE)
+
+
+def _outside() -> list[str]:
+    """The state directories of the hosts around a sandbox; none where this is no sandbox."""
+    with suppress(OSError):
+        return MARK.read_text().split("\n")
+    return []

@@ -64,6 +64,14 @@ DROP TABLE ipam;
 ALTER TABLE ipam_3 RENAME TO ipam;
 CREATE UNIQUE INDEX ipam_standing ON ipam (network) WHERE undone_by IS NULL;
 """,
+    """
+ALTER TABLE machine ADD COLUMN cookie INTEGER NOT NULL DEFAULT 0;  -- of the network namespace; 0, NULL: not known
+ALTER TABLE machine ADD COLUMN pidns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE machine ADD COLUMN began INTEGER;                      -- start time of the pid namespace's first process
+ALTER TABLE machine ADD COLUMN boottime INTEGER;                   -- offset of the time namespace, in nanoseconds
+ALTER TABLE operation ADD COLUMN pid INTEGER;                      -- of the netwrap that is at work on it
+ALTER TABLE operation ADD COLUMN starttime INTEGER;
+""",
 )
 """What brings a file from each version to the next, from none to 1 on."""
 VERSION = len(_VERSIONS)

@@ -5,29 +5,33 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from netwrap.desk import Desk, Mode, machine
+from netwrap import place
+from netwrap.desk import Desk, Mode
 from netwrap.errors import BadInput, NetwrapError
+from netwrap.look import process
+from netwrap.place import Elsewhere
 from netwrap.schema import VERSION
 from netwrap.spawn import Signals, kept_open
-from netwrap.statedir import lock, worker
+from netwrap.statedir import lock, may_ask, worker
+from netwrap.steps import shell_line
 from netwrap.store import Store
 from netwrap.terminal import talk
 
 
 @contextlib.contextmanager
-def changing(mode: Mode, title: str) -> Iterator[Desk]:
+def changing(mode: Mode, title: str, drops: Callable[[Desk, Elsewhere], None] | None = None) -> Iterator[Desk]:
     """The desk of a changing command, with the lock held and an earlier crash dealt with.
 
-    A dry run has neither: it reads. Errors: NetwrapError without root, BadInput for --step without a terminal.
+    A dry run has neither: it reads. `drops` deals with what stood in a namespace that no longer exists.
+    Raises NetwrapError without root, BadInput for --step without a terminal and where the state belongs elsewhere.
     """
     if mode.step and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise BadInput("--step asks before each step, and there is no terminal to ask on", "netwrap … --dry-run")
     if mode.dry_run:
         with reading(mode) as desk:
-            _refuse_other_host(desk.store)
-            if worker(mode.state_dir) is None:
+            if not _arrives(desk, drops) and at_work(desk) is None:
                 desk.recover()
             yield desk
         return
@@ -43,7 +47,7 @@ def changing(mode: Mode, title: str) -> Iterator[Desk]:
             talk(f"netwrap: {store.path} is of version {VERSION} now; as it was: {store.path}.v{store.migrated_from}")
         try:
             desk = Desk(mode, store, signals)
-            _refuse_other_host(store)
+            _arrives(desk, drops)
             Desk(Mode(mode.state_dir, quiet=mode.quiet), store, signals).recover()
             signals.check()
             yield desk
@@ -62,21 +66,69 @@ def reading(mode: Mode) -> Iterator[Desk]:
         store.close()
 
 
+@contextlib.contextmanager
+def looking(mode: Mode) -> Iterator[Desk]:
+    """The desk of a command that looks at what stands. Raises BadInput where that is elsewhere."""
+    with reading(mode) as desk:
+        if (found := elsewhere(desk)) is not None:
+            raise _refusal(desk, found)
+        yield desk
+
+
 def need_root(mode: Mode, what: str = "changing links and rules") -> None:
     """Errors: NetwrapError where we are not root."""
     if os.geteuid() != 0:
         raise NetwrapError(f"{what} needs root", f"sudo {mode.line}, or try it in: netwrap sandbox")
 
 
-def _refuse_other_host(store: Store) -> None:
-    theirs, state = store.machine(), store.state()
-    if theirs is None or not (state.networks or state.containers):
-        return
-    if theirs[0] == machine()[0] and theirs[1] != machine()[1]:
-        raise BadInput(
-            f"the objects in {store.path} stand in network namespace {theirs[1]}, and this one is {machine()[1]}",
-            "netwrap --state-dir DIR …  # another state for this namespace",
-        )
+def _arrives(desk: Desk, drops: Callable[[Desk, Elsewhere], None] | None) -> bool:
+    """Makes sure that what stands stands here. Return whether it did not: it was in a namespace that is gone, and is
+    dropped."""
+    place.make_sure_of_proc()
+    found = elsewhere(desk)
+    if found is None:
+        return False
+    if drops is None or not found.is_gone:
+        raise _refusal(desk, found, drops is not None)
+    drops(desk, found)
+    return True
+
+
+def elsewhere(desk: Desk) -> Elsewhere | None:
+    """Where the objects stand, if not here."""
+    return place.elsewhere(desk.store.machine())
+
+
+def _refusal(desk: Desk, found: Elsewhere, drops: bool = False) -> BadInput:
+    sentence, hint = found.sentence(desk.store.path), found.hint(desk.mode.line, desk.store.directory)
+    if drops and found.is_gone is None:
+        path = shell_line((str(desk.store.path),))
+        sentence += "; whether that still exists cannot be seen from here"
+        hint = f"mv {path} {path}.old  # drops what stood there: only where that no longer exists"
+    return BadInput(sentence, hint)
+
+
+def says_where(desk: Desk) -> bool:
+    """Tells the user where the objects stand, if not here. Return whether that is so: nothing is known of them then."""
+    found = elsewhere(desk)
+    if found is not None:
+        error = _refusal(desk, found)
+        talk(f"netwrap: {error.message}\nhint: {error.hint}")
+    return found is not None
+
+
+def at_work(desk: Desk) -> str | None:
+    """Who is at work on the state, for who only reads; None where nobody is."""
+    if (holder := worker(desk.mode.state_dir)) is not None or may_ask(desk.mode.state_dir):
+        return holder
+    here = place.here()
+    for title, pid, starttime in desk.store.workers(here.boot_id):
+        found = process(pid)
+        if found is not None and found.starttime == starttime:
+            return f"netwrap {title} (pid {pid})"
+        if here.began is None:  # hidepid (proc(5))
+            return f"netwrap {title} (pid {pid}; whether it is still there cannot be seen)"
+    return None
 
 
 @contextlib.contextmanager

@@ -60,6 +60,11 @@ def worker(directory: Path) -> str | None:
     return None
 
 
+def may_ask(directory: Path) -> bool:
+    """Return whether we may ask who holds the lock: its owner alone may open it."""
+    return not (directory / NAME).exists() or os.access(directory / NAME, os.R_OK)
+
+
 def _not_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 

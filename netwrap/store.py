@@ -9,10 +9,11 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from ipaddress import IPv4Address
 
 from netwrap import codec
-from netwrap.model import Container, Endpoint, Network, NetworkLink, Publication, State
+from netwrap.model import Container, Endpoint, Machine, Network, NetworkLink, Publication, State
 from netwrap.statefile import StateFile
 from netwrap.steps import NO_ROW, Object, Step
 from netwrap.undo import SHARED, Chains, Entry, Operation, TakenDown
@@ -52,11 +53,28 @@ class Store(StateFile):
             last=last,
         )
 
-    def machine(self) -> tuple[str, int] | None:
-        """The boot id and the network namespace that the standing objects were made in."""
+    def machine(self) -> Machine | None:
+        """Where the standing objects were made; None where nothing stands, and nothing is at work or half done."""
         with self._errors():
-            row = self._db.execute("SELECT boot_id, netns FROM machine").fetchone()
-        return (row[0], row[1]) if row else None
+            row = self._db.execute(
+                "SELECT boot_id, netns, cookie, pidns, began, boottime FROM machine WHERE"
+                " EXISTS (SELECT 1 FROM object WHERE undone_by IS NULL) "
+                " OR EXISTS (SELECT 1 FROM step WHERE state != 'undone')"
+                " OR EXISTS (SELECT 1 FROM operation WHERE state = 'running')"
+            ).fetchone()
+        return Machine(*row) if row else None
+
+    def stands_on(self, machine: Machine) -> None:
+        """Writes down where the objects stand."""
+        with self._transaction():
+            self._put(machine)
+
+    def _put(self, machine: Machine) -> None:
+        self._db.execute("DELETE FROM machine")
+        self._db.execute(
+            "INSERT INTO machine (boot_id, netns, cookie, pidns, began, boottime) VALUES (?, ?, ?, ?, ?, ?)",
+            astuple(machine),
+        )
 
     def update(self, made: Object) -> None:
         """Writes an object anew that stands already."""
@@ -72,14 +90,16 @@ class Store(StateFile):
         self,
         title: str,
         kind: str,
-        machine: tuple[str, int],
+        machine: Machine,
         command: str = "",
         removes: Iterable[str] = (),
         *,
         undoes: int | None = None,
         rules: Chains | None = None,
+        worker: tuple[int, int] | None = None,
     ) -> int:
-        """Writes down that an operation begins; gives its number. `command` is the line that the user typed.
+        """Writes down that an operation begins; gives its number. `command` is the line that the user typed, `worker`
+        pid and start time of who works on it.
 
         `undoes`: the operation that it takes back; `rules`: the chains that it takes rules from, as they are now.
         Errors: StateFailed where there is no room for its journal: nothing is begun then.
@@ -87,17 +107,40 @@ class Store(StateFile):
         self._make_sure_of_room()
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO operation (at, title, kind, state, command, removes, boot_id, undoes, rules)"
-                " VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?)",
+                "INSERT INTO operation"
+                " (at, title, kind, state, command, removes, boot_id, undoes, rules, pid, starttime)"
+                " VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(time.time(), title, kind, command, json.dumps(sorted(removes)), machine[0], undoes),
+                    *(time.time(), title, kind, command, json.dumps(sorted(removes)), machine.boot_id, undoes),
                     json.dumps([[*place, *prints] for place, prints in (rules or {}).items()]),
+                    *(worker or (None, None)),
                 ),
             )
-            self._db.execute("DELETE FROM machine")
-            self._db.execute("INSERT INTO machine VALUES (?, ?)", machine)
+            self._put(machine)
         assert cursor.lastrowid is not None
         return cursor.lastrowid
+
+    def works_on(self, op: int, worker: tuple[int, int] | None) -> None:
+        """Writes down who works on an operation that a crash has left."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE operation SET pid = ?, starttime = ? WHERE id = ?", (*(worker or (None, None)), op)
+            )
+
+    def end_running(self) -> None:
+        """Ends what a crash has left, as if it had been seen to."""
+        for found in self.operations():
+            if found.state == "running":
+                self.end(found.id, "done" if found.is_teardown else "rolled back")
+
+    def workers(self, boot_id: str) -> list[tuple[str, int, int]]:
+        """Title, pid and start time for each operation that is not through: whose netwrap it was, in this boot."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT title, pid, starttime FROM operation WHERE state = 'running' AND boot_id = ? AND pid NOT NULL",
+                (boot_id,),
+            ).fetchall()
+        return [(r["title"], r["pid"], r["starttime"]) for r in rows]
 
     def add(self, op: int, makes: Iterable[Object]) -> None:
         """Adds the objects that an operation makes; an endpoint's address is taken from here on."""

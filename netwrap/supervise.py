@@ -18,7 +18,7 @@ from netwrap.errors import BadInput, Interrupted, LeftBehind, NetwrapError, quot
 from netwrap.look import process
 from netwrap.model import Container, Endpoint, Netns
 from netwrap.plan import ConnectWish
-from netwrap.session import changing, need_root, reading
+from netwrap.session import changing, looking, need_root
 from netwrap.spawn import require
 from netwrap.steps import Plan, netns, shell_line
 from netwrap.terminal import talk
@@ -186,7 +186,7 @@ def execute(mode: Mode, name: str, command: list[str]) -> int:
 
     All namespaces where `run` started the container, else the network's alone.
     """
-    with reading(mode) as desk:
+    with looking(mode) as desk:
         container = desk.state().container(name)
         seen = desk.look_at_all()
     need_root(mode, "entering a namespace")

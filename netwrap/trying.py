@@ -18,7 +18,7 @@ from netwrap.facts import Facts, Listener
 from netwrap.look import NETNS_DIR
 from netwrap.model import State
 from netwrap.probe import Round, inside, source_of
-from netwrap.session import need_root, reading
+from netwrap.session import looking, need_root
 from netwrap.shot import Frame, Result, Shot
 from netwrap.undo import Entry
 from netwrap.verdict import Break, Case
@@ -53,7 +53,7 @@ def trying(mode: Mode, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     Raises NetwrapError without root, BadInput for a name that nobody has.
     """
     need_root(mode, "trying from inside containers")
-    with reading(mode) as desk:
+    with looking(mode) as desk:
         state = desk.state()
         for name in names:
             if name not in state.containers and name not in state.networks:

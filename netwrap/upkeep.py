@@ -10,8 +10,8 @@ from netwrap.errors import BadInput, NetwrapError, quoted
 from netwrap.facts import Facts
 from netwrap.look import alive
 from netwrap.model import Container, State
-from netwrap.session import changing, reading
-from netwrap.statedir import worker
+from netwrap.place import Elsewhere
+from netwrap.session import at_work, changing, looking
 from netwrap.terminal import talk
 from netwrap.undo import closure, foundation, whose
 from netwrap.views import documents
@@ -45,8 +45,13 @@ def _owners_of(container: Container, state: State) -> list[str]:
 
 def gc(mode: Mode) -> list[str]:
     """Releases what is gone has left, and what a teardown that failed has left of the host's part; gives names."""
-    with changing(mode, "gc") as desk:
-        names = clear(desk)
+    names: list[str] = []
+
+    def drop(desk: Desk, found: Elsewhere) -> None:
+        names.extend(_drop(desk, found))
+
+    with changing(mode, "gc", drop) as desk:
+        names += clear(desk)
         owners = desk.state().owners
         if unneeded := closure(desk.state().half_removed, owners):
             desk.take_down("gc", unneeded, kind="gc", first=True)
@@ -54,9 +59,23 @@ def gc(mode: Mode) -> list[str]:
         return names
 
 
+def _drop(desk: Desk, found: Elsewhere) -> list[str]:
+    """Forgets what stood in a network namespace that no longer exists; gives the containers' names."""
+    talk(f"netwrap: {found.sentence(desk.store.path)}")
+    if "network" not in found.differs:  # what stands, stands here; the processes have ended with their pid namespace
+        if not desk.mode.dry_run:
+            desk.store.stands_on(found.ours)
+        return []
+    state = desk.state()
+    dropped = [*(f"network {name}" for name in state.networks), *(f"container {name}" for name in state.containers)]
+    talk(f"netwrap: dropped with it: {', '.join(dropped) or 'what a teardown had left'}")
+    desk.drop(f"gc of network namespace {found.theirs.netns}")
+    return list(state.containers)
+
+
 def status(mode: Mode) -> tuple[list[dict[str, Any]], list[str]]:
     """Every object with how it is and the steps that no longer hold; and sentences about what could not be seen."""
-    with reading(mode) as desk:
+    with looking(mode) as desk:
         state, seen = desk.state(), desk.look_at_all()
         found = []
         entries = desk.store.entries(owners=state.owners)
@@ -74,8 +93,8 @@ def status(mode: Mode) -> tuple[list[dict[str, Any]], list[str]]:
             found.append(documents.status(owner, _state_of(owner, drift, state, seen), drift))
         unseen = list(seen.unseen)
         running = [o for o in desk.store.operations() if o.state == "running"]
-        if running and (at_work := worker(mode.state_dir)):
-            unseen.append(f"what {at_work} is changing; it is at work")
+        if running and (busy := at_work(desk)):
+            unseen.append(f"what {busy} is changing; it is at work")
         else:
             found += map(documents.cut_off, running)
     return found, unseen

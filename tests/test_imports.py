@@ -62,17 +62,18 @@ MAY_IMPORT = {
     "init": set(),  # it runs inside a container: nothing of netwrap's is there with it
     "spawn": {"init", "steps", "errors"},  # of steps: shell_line, how a command is written in an error
     "look": {"spawn", "facts", "nft", "wayout", "listeners", "steps", "model", "errors"},
+    "place": {"look", "steps", "model", "errors"},
     "execute": {"terminal", "look", "spawn", "facts", "steps", "errors"},  # of look: what an exit code cannot tell
     "statedir": {"errors"},
     "statefile": {"statedir", "schema", "errors"},
     "store": {"statefile", "codec", "undo", "steps", "model"},
     "desk": {
-        *("terminal", "store", "execute", "spawn", "look", "undo", "mend", "foresee", "flows"),
+        *("terminal", "store", "execute", "spawn", "place", "look", "undo", "mend", "foresee", "flows"),
         *("views", "facts", "steps", "model", "errors"),
     },
-    "session": {"desk", "terminal", "store", "statedir", "schema", "spawn", "errors"},
+    "session": {"desk", "place", "look", "terminal", "store", "statedir", "schema", "spawn", "steps", "errors"},
     "upkeep": {
-        *("terminal", "session", "statedir", "desk", "mend", "amiss", "health", "look", "undo"),
+        *("terminal", "session", "place", "desk", "mend", "amiss", "health", "look", "undo"),
         *("views", "facts", "model", "errors"),
     },
     "attend": {"init"},
@@ -87,7 +88,7 @@ MAY_IMPORT = {
         *("spawn", "look", "views", "steps", "model", "errors"),
     },
     "peer": set(),
-    "sandbox": {"init", "attend", "spawn", "errors"},
+    "sandbox": {"init", "attend", "spawn", "errors", "desk"},  # of desk: the default state directory
     "demo": {"terminal", "sandbox", "history", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
     "examine": {"doctor", "sandbox", "spawn", "errors"},  # of sandbox: what forbids user namespaces
     "checkup": {"examine", "doctor", "session", "desk", "facts", "model", "errors"},

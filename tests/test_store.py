@@ -16,14 +16,14 @@ from toykernel import ToyKernel
 
 from netwrap import statedir
 from netwrap.errors import BadInput, NetwrapError
-from netwrap.model import Container
+from netwrap.model import Container, Machine
 from netwrap.schema import VERSION
 from netwrap.statefile import FILE
 from netwrap.steps import Step, iptables
 from netwrap.store import Store
 from netwrap.undo import Entry
 
-MACHINE = ("boot", 4026531840)
+MACHINE = Machine("boot", 4026531840)
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_the_version_is_in_the_file(opened: Store) -> None:
     opened.begin("build", "build", MACHINE)
     opened.close()
     with sqlite3.connect(opened.path) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,) == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,) == (4,)
 
 
 def _with_one_operation(directory: Path) -> Store:

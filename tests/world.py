@@ -17,10 +17,10 @@ import pytest
 from toykernel import HOST, ToyKernel
 from toytables import Refused, split
 
-from netwrap import cli, desk, execute, session, supervise, upkeep
+from netwrap import cli, desk, execute, place, session, supervise, upkeep
 from netwrap.desk import Desk, Mode
 from netwrap.facts import Listener
-from netwrap.model import State
+from netwrap.model import Machine, State
 from netwrap.statefile import FILE
 from netwrap.store import Store
 from netwrap.undo import Operation
@@ -70,9 +70,13 @@ class World:
         monkeypatch.setattr(desk, "look", lambda *a, **k: self.kernel.facts(*a, **k))
         monkeypatch.setattr(session, "need_root", lambda *_: None)
         monkeypatch.setattr(upkeep, "alive", lambda *a: self.kernel.facts(*a))
-        monkeypatch.setattr(desk, "boot_id", lambda: self.kernel.boot_id)
-        monkeypatch.setattr(desk, "own_namespace", lambda: HOST)
+        monkeypatch.setattr(desk, "alive", lambda *a: self.kernel.facts(*a))
+        monkeypatch.setattr(place, "here", self.here)
         monkeypatch.setattr(sqlite3, "connect", _connect)  # for speed: nothing waits for the disk
+
+    def here(self) -> Machine:
+        """Where netwrap is, as netwrap.place gives it."""
+        return Machine(self.kernel.boot_id, HOST)
 
     def netwrap(self, line: str) -> Result:
         """Runs one command line, written as in a shell."""

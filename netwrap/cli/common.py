@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from netwrap import app as verbs
+from netwrap import sandbox
 from netwrap.desk import DEFAULT_STATE as DEFAULT_STATE
 from netwrap.desk import Mode
 from netwrap.errors import BadInput, quoted
@@ -142,9 +143,9 @@ def show_table(head: Sequence[str], rows: Iterable[Sequence[object]], drop: Sequ
 
 
 def _state_dir(ctx: typer.Context) -> Path:
-    """--state-dir, else $NETWRAP_STATE_DIR, else the default; also in completion, where no callback has run."""
+    """--state-dir, else what the environment and the sandbox say; also in completion, where no callback has run."""
     given = ctx.find_root().params.get("_state_dir")
-    return Path(given or os.environ.get("NETWRAP_STATE_DIR") or DEFAULT_STATE)
+    return Path(given) if given else sandbox.state_dir(os.environ)
 
 
 def _state(ctx: typer.Context) -> State:
