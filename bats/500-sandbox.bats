@@ -25,6 +25,18 @@ on_a_terminal() { timeout 600 python3 -B "$BATS_TEST_DIRNAME/terminal.py" "$@" 3
     [ "$(sandbox -- netwrap network create --quiet n1)" = n1 ]
 }
 
+@test "a sandbox keeps its own state, whatever the environment says: reset as by sudo, or set as by a login shell" {
+    outside=$BATS_TEST_TMPDIR/outside
+    [ "$(NETWRAP_STATE_DIR=$outside NETWRAP=$NETWRAP sandbox -- sh -c '
+        env -i "$NETWRAP" network create --quiet n1
+        NETWRAP_STATE_DIR=/var/lib/netwrap netwrap network list --json | jq -r ".[].state"
+        netwrap sandbox -- sh -c "env -i $NETWRAP network create --quiet n2; NETWRAP_STATE_DIR=$0 netwrap ps; env -i $NETWRAP log" | grep -c n2
+        NETWRAP_STATE_DIR=$0 netwrap network remove --quiet n1
+        NETWRAP_STATE_DIR=/run/mine netwrap network create --quiet n3
+        ls /run/mine' "$outside" | paste -sd " ")" = "n1 up 2 n1 n3 lock netwrap.db" ]
+    [ ! -e "$outside" ]
+}
+
 @test "a sandbox gives its command's exit code, also that of a signal" {
     run sandbox -- sh -c 'exit 7'
     [ "$status" -eq 7 ]

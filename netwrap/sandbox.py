@@ -21,7 +21,7 @@ HOST, GATEWAY, NEIGHBOUR, LAN = "192.168.50.10", "192.168.50.1", "192.168.50.20"
 INTERNET, UPLINK = "203.0.113.1", "203.0.113.254"
 STATE_DIR = "/run/netwrap"
 VARIABLE = "NETWRAP_STATE_DIR"
-MARK = Path("/run/netwrap.sandbox")
+MARK = Path("/run/.netwrap-sandbox")
 """A file that is there inside a sandbox alone: what $NETWRAP_STATE_DIR was outside, a line for each sandbox around."""
 
 PICTURE = f"""\

@@ -10,6 +10,7 @@ import pytest
 from test_codec import NET, STEPS
 
 from netwrap import codec, schema
+from netwrap.model import Machine
 from netwrap.schema import VERSION
 from netwrap.statefile import FILE
 from netwrap.store import Store
@@ -38,6 +39,7 @@ def test_an_older_file_is_brought_up_with_all_that_is_in_it_and_a_copy_kept(writ
     before = path.read_bytes()
     opened = Store(path.parent, write=write)
     assert opened.state().networks == {"n": NET}
+    assert opened.machine() == Machine("boot", 4026531840)
     entries = opened.entries(owners=[NET.owner])
     assert [(e.id, e.op, e.boot, e.step.do) for e in entries] == [(n, 1, "boot", s.do) for n, s in enumerate(STEPS, 1)]
     opened.close()

@@ -23,7 +23,7 @@ from netwrap.steps import Step, iptables
 from netwrap.store import Store
 from netwrap.undo import Entry
 
-MACHINE = Machine("boot", 4026531840)
+MACHINE = Machine("boot", 4026531840, 7, 4026531836, 0, 0)
 
 
 @pytest.fixture
