@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from test_crash import at, left_alone
 from world import Killed, World
 
-from netwrap import desk, supervise
+from netwrap import place, supervise
 from netwrap.statefile import FILE
 
 Situation = Callable[[World, pytest.MonkeyPatch], None]
@@ -28,8 +29,8 @@ def nothing(_: World, __: pytest.MonkeyPatch) -> None:
 def elsewhere(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The objects stand in another network namespace."""
     standing(world, monkeypatch)
-    own = desk.own_namespace()
-    monkeypatch.setattr(desk, "own_namespace", lambda: own + 1)
+    own = place.here()
+    monkeypatch.setattr(place, "here", lambda: replace(own, netns=own.netns + 1))
 
 
 def corrupt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

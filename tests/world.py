@@ -72,6 +72,8 @@ class World:
         monkeypatch.setattr(upkeep, "alive", lambda *a: self.kernel.facts(*a))
         monkeypatch.setattr(desk, "alive", lambda *a: self.kernel.facts(*a))
         monkeypatch.setattr(place, "here", self.here)
+        for seen, what in (("is_netns_gone", False), ("is_pidns_gone", False), ("way", ())):
+            monkeypatch.setattr(place._Sight, seen, lambda *_, what=what: what)
         monkeypatch.setattr(sqlite3, "connect", _connect)  # for speed: nothing waits for the disk
 
     def here(self) -> Machine:
