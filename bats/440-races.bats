@@ -26,3 +26,21 @@ teardown() { host_down; }
     [ "$CODE" -eq 0 ]
     [[ $ERR == *"network create a, was cut off; it is rolled back first"* ]]
 }
+
+@test "an ordinary user is told that root is at work, and of what was cut off once root's netwrap is gone" {
+    unprivileged netwrap --version || skip "an ordinary user may not run $NETWRAP"
+    local command
+    slowly 4 network create --subnet 10.0.0.1/24 a
+    for command in "status --json" "network create --dry-run b" "gc --dry-run"; do
+        # shellcheck disable=SC2086  # words
+        unprivileged netwrap $command >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" || true
+        run grep "cut off" "$BATS_TEST_TMPDIR/out" "$BATS_TEST_TMPDIR/err"
+        [ "$status" -eq 1 ] || { echo "$command: $output" >&2 && return 1; }
+    done
+    [[ $(unprivileged netwrap status 2>&1) == *"netwrap network create a (pid $NETWRAP_PID) is changing"* ]]
+    host kill -KILL "$NETWRAP_PID"
+    touch "$SLOW/go"
+    wait_for gone "$WAITING"
+    unprivileged netwrap status --json | grep -q 'network create a was cut off'
+    unprivileged netwrap network create --dry-run b 2>&1 | grep -q 'network create a, was cut off'
+}

@@ -161,6 +161,37 @@ os.waitpid(pid, 0)' "$NETWRAP" "$MARK.space" 3>&-
     [ "$status" -eq 130 ]
 }
 
+@test "the shell of a sandbox, and that of a container in it, say where they are; --lan says who is around" {
+    echo 'PS1="mine> "' >"$BATS_TEST_TMPDIR/.bashrc"
+    run env SHELL=/bin/bash HOME="$BATS_TEST_TMPDIR" timeout 100 python3 -c '
+import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], ["netwrap", "sandbox", "--lan"])
+new = b""
+for wait, line in (
+    ("neighbour\r\n", ""),
+    ("(netwrap sandbox) mine> ", "netwrap network create front -q\r"),
+    ("(netwrap sandbox) mine> ", "netwrap run --net front --name c1 -q -- bash\r"),
+    ("\n(netwrap c1) mine> ", "exit\r"),
+    ("(netwrap sandbox) mine> ", "bash -c \"echo PS1 is \\$PS1.\"\r"),
+    ("PS1 is .", "exit\r"),
+):
+    wait = wait.encode()
+    while wait not in new.replace(b"\x1b[?2004h", b"").replace(b"\x1b[?2004l\r", b""):
+        new += os.read(fd, 4096)
+    new = b""
+    os.write(fd, line.encode())
+try:
+    while os.read(fd, 4096):
+        pass
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))' "$NETWRAP" 3>&-
+    [ "$status" -eq 0 ]
+    [ "$(sandbox --lan -- bash -c 'echo "<$PS1$PROMPT_COMMAND>"' 2>&1)" = "<>" ] # neither picture nor prompt
+}
+
 @test "demo --step is a lesson: it explains, waits, and can be stopped" {
     run "$NETWRAP" demo --step </dev/null
     [ "$status" -eq 2 ]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from netwrap import init
+from netwrap import init, prompt
 from netwrap.attend import PYTHON, Attended, handling
 from netwrap.desk import DEFAULT_STATE
 from netwrap.errors import BadInput, CommandFailed, NetwrapError, quoted
@@ -124,7 +124,7 @@ def inside(command: list[str], *, around: bool) -> int:
             raise NetwrapError(f"the sandbox cannot be set up: {error}", "sudo netwrap sandbox") from None
     MARK.write_text("\n".join([*outside, os.environ.get(VARIABLE, "")]))
     MARK.chmod(0o644)
-    os.environ |= {"NETWRAP_SANDBOX": "1", VARIABLE: STATE_DIR}
+    os.environ |= {"NETWRAP_SANDBOX": "1", VARIABLE: STATE_DIR} | prompt.environment(command, "netwrap sandbox")
     return init.run(command)
 
 

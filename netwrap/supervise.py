@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from netwrap import app, health, plan, upkeep
+from netwrap import app, health, plan, prompt, upkeep
 from netwrap.app import Target
 from netwrap.attend import PYTHON, Attended, handling, pidfd
 from netwrap.desk import Mode
@@ -69,6 +69,7 @@ def run(mode: Mode, wish: ConnectWish, command: list[str], *, detach: bool) -> i
         if not mode.quiet:
             talk(f"+ {shell_line(words)}{' &' if detach else ''}")
         if not detach:
+            os.environ |= prompt.environment(command, f"netwrap {container.name}")
             return _supervise(mode, container, attended, words)
         return _detached(mode, container, attended, words)
 
@@ -203,5 +204,6 @@ def execute(mode: Mode, name: str, command: list[str]) -> int:
         words = [*enter, "--pid", "--no-fork", *_INIT, *enter, "--net", "--mount", "--uts", "--", *command]
     require(words[:1])
     attended = Attended()
+    os.environ |= prompt.environment(command, f"netwrap {name}")
     with handling(attended.signal):
         return attended.run(words)

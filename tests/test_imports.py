@@ -83,12 +83,13 @@ MAY_IMPORT = {
         "drivers",  # their names, for completion
     },
     "history": {"session", "desk", "rebuild", "undo", "views", "model", "errors"},
+    "prompt": set(),
     "supervise": {
-        *("terminal", "session", "app", "upkeep", "attend", "desk", "plan", "health"),
+        *("terminal", "session", "app", "upkeep", "attend", "prompt", "desk", "plan", "health"),
         *("spawn", "look", "views", "steps", "model", "errors"),
     },
     "peer": set(),
-    "sandbox": {"init", "attend", "spawn", "errors", "desk"},  # of desk: the default state directory
+    "sandbox": {"init", "attend", "prompt", "spawn", "errors", "desk"},  # of desk: the default state directory
     "demo": {"terminal", "sandbox", "history", "attend", "desk", "look", "spawn", "views", "facts", "steps", "errors"},
     "examine": {"doctor", "sandbox", "spawn", "errors"},  # of sandbox: what forbids user namespaces
     "checkup": {"examine", "doctor", "session", "desk", "facts", "model", "errors"},

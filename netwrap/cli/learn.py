@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from textwrap import indent
 from typing import Annotated
 
 import typer
@@ -21,6 +22,11 @@ Words = Annotated[
 ]
 
 
+_WHERE = """\
+You are on the host. `ip netns exec neighbour COMMAND` runs a command on the LAN
+machine, as do `gateway` and `internet` on theirs."""
+
+
 def sandbox(command: Words = None, lan: Lan = False) -> None:
     """Open a shell on a throw-away host.
 
@@ -28,6 +34,8 @@ def sandbox(command: Words = None, lan: Lan = False) -> None:
     """
     if not command:
         talk("A throw-away host; `exit` and it is gone. You are root here, and only here.")
+        if lan:
+            talk(f"\n{indent(host.PICTURE.rstrip(), '  ')}\n\n{_WHERE}", as_it_is=True)
     raise typer.Exit(host.enter(command or [os.environ.get("SHELL", "/bin/bash")], around=lan))
 
 
