@@ -67,6 +67,9 @@ told_of() {
     told_of unshare --pid --fork --mount-proc
     all_refused "pid namespace" unshare --pid --fork # with the /proc of another one
     told_of unshare --pid --fork
+    elsewhere unshare --pid --fork -- --state-dir /run/none network create b
+    [ "$CODE" -eq 2 ]
+    [[ $ERR == "netwrap: /proc is not that of this pid namespace"* ]]
     [ "$(netwrap ps --json | jq -r '.[].state')" = up ]
 }
 
