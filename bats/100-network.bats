@@ -330,3 +330,25 @@ mtu_is() {
     done
     same "$before" "$(kernel_state)"
 }
+
+@test "where threads cannot be started, at whichever command, a network is made or nothing of it is left" {
+    local before n
+    before=$(kernel_state)
+    mkdir -p "$BATS_TEST_TMPDIR/scarce"
+    cat >"$BATS_TEST_TMPDIR/scarce/sitecustomize.py" <<'PYTHON'
+import os, threading
+left, start = [int(os.environ["THREADS"])], threading.Thread.start
+def scarce(thread):
+    left[0] -= 1
+    if left[0] < 0:
+        raise RuntimeError("can't start new thread")
+    return start(thread)
+threading.Thread.start = scarce
+PYTHON
+    for n in 0 21 22 23 24; do
+        if host env THREADS=$n PYTHONPATH="$BATS_TEST_TMPDIR/scarce" netwrap network create n --quiet; then
+            netwrap network remove n --quiet
+        fi
+        same "$before" "$(kernel_state)"
+    done
+}

@@ -127,8 +127,9 @@ def cookie_of(path: str) -> int:
                 found[0] = own_cookie()
 
     asking = threading.Thread(target=ask)
-    asking.start()
-    asking.join()
+    with suppress(RuntimeError, MemoryError):  # no thread is to be had: the inode has to do
+        asking.start()
+        asking.join()
     return found[0]
 
 

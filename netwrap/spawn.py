@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -102,6 +104,8 @@ def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | Non
         command = sh.Command(words[0])
     except sh.CommandNotFound:
         raise missing(words[0]) from None
+    if not _can_start_threads():  # sh needs two or three a command
+        return _without_threads(words, stdin, signals)
     try:
         child = command(
             *words[1:],
@@ -115,23 +119,114 @@ def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | Non
         )
     except (OSError, sh.ForkException):
         raise CommandFailed(line, 126, f"{words[0]} cannot be executed") from None
+    except (RuntimeError, MemoryError) as error:  # the command may run by then: it is ended, and its probe decides
+        _end_half_started(error)
+        raise CommandFailed(line, 126, _NO_THREAD) from None
     late = threading.Timer(time_limit(), end, (child,))  # sh's own _timeout polls: 100 ms a command
     late.daemon = True
-    late.start()
     if signals is not None:
         signals.child = child
         if signals.caught is not None:  # it came while the command was being started
             end(child)
     try:
+        late.start()
         child.wait()
     except sh.ErrorReturnCode as error:  # its own message is cut at 750 bytes; its stderr is whole
         code = None if late.finished.is_set() else error.exit_code
         raise CommandFailed(line, code, error.stderr.decode(errors="replace")) from None
+    except (RuntimeError, MemoryError):
+        end(child)
+        raise CommandFailed(line, 126, _NO_THREAD) from None
     finally:
         late.cancel()
         if signals is not None:
             signals.child = None
     return str(child.stdout.decode(errors="surrogateescape"))  # what is given back to a command has to be the same
+
+
+_NO_THREAD = "no thread or no memory to watch it with"
+
+
+def _can_start_threads() -> bool:
+    """Return whether a thread can be started now: RLIMIT_NPROC, a limit of the cgroup or of memory may forbid it."""
+    trial = threading.Thread(target=int, daemon=True)
+    try:
+        trial.start()
+    except (RuntimeError, MemoryError):
+        return False
+    trial.join()
+    return True
+
+
+def _end_half_started(error: BaseException) -> None:
+    """Ends the command that sh has started and lost, by the pid in the frames of its error."""
+    trace = error.__traceback__
+    while trace is not None:
+        pid = getattr(trace.tb_frame.f_locals.get("self"), "pid", None)
+        if isinstance(pid, int) and pid > 0:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+            return
+        trace = trace.tb_next
+
+
+@dataclass(frozen=True)
+class _Child:
+    """What `end` needs of a command."""
+
+    pid: int
+
+
+def _without_threads(words: Sequence[str], stdin: str | None, signals: Signals | None) -> str:
+    """Runs one command with its output in memory files, as `spawn` does with sh: a rollback needs no thread."""
+    line = shell_line(words)
+    given, out, err = (os.memfd_create(name) for name in ("in", "out", "err"))
+    try:
+        os.write(given, (stdin or "").encode(errors="surrogateescape"))
+        os.lseek(given, 0, os.SEEK_SET)
+        actions = [(os.POSIX_SPAWN_DUP2, here, there) for here, there in ((given, 0), (out, 1), (err, 2))]
+        actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in kept_open]
+        environment = {**os.environ, "LC_ALL": "C"}
+        try:
+            pid = os.posix_spawnp(words[0], list(words), environment, file_actions=actions, setpgroup=0)
+        except OSError:
+            raise CommandFailed(line, 126, f"{words[0]} cannot be executed") from None
+        code = _waited_for(_Child(pid), signals)
+        if code != 0:
+            raise CommandFailed(line, code, _content(err).decode(errors="replace"))
+        return _content(out).decode(errors="surrogateescape")
+    finally:
+        for fd in (given, out, err):
+            os.close(fd)
+
+
+def _waited_for(child: _Child, signals: Signals | None) -> int | None:
+    """The exit code of a command; None where it was ended after the time limit."""
+    if signals is not None:
+        signals.child = child
+        if signals.caught is not None:
+            end(child)
+    ended = os.pidfd_open(child.pid)
+    try:
+        waiting = select.poll()
+        waiting.register(ended, select.POLLIN)
+        is_late = not waiting.poll(min(time_limit() * 1000, 2**31 - 1))
+        if is_late:
+            end(child)
+        code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+        return None if is_late else code
+    finally:
+        os.close(ended)
+        if signals is not None:
+            signals.child = None
+
+
+def _content(fd: int) -> bytes:
+    os.lseek(fd, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(fd), "rb") as file:
+        return file.read()
 
 
 def end(child: Any) -> None:

@@ -291,6 +291,7 @@ def test_processes_are_started_where_the_terminal_is_handed_on_and_nowhere_else(
     assert found == {
         "attend": {"posix_spawnp"},
         "init": {"fork", "execvp"},
+        "spawn": {"posix_spawnp"},  # where no thread can be started, which sh needs
         "supervise": {"fork"},  # the supervisor of `run -d`
     }
 

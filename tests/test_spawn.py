@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -117,3 +118,48 @@ def test_a_signal_ends_at_once_what_is_waited_for_with_nothing_half_done() -> No
     threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with Signals() as signals, pytest.raises(Interrupted), signals.at_once():
         time.sleep(10)
+
+
+# ---- where threads are scarce
+
+
+def few_threads(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """After so many, no thread can be started any more."""
+    start, left = threading.Thread.start, [count]
+
+    def scarce(thread: threading.Thread) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+
+
+def test_without_any_thread_a_command_runs_as_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_threads(monkeypatch, 0)
+    assert spawn(["sh", "-c", "cat; echo $LC_ALL"], "given\n") == "given\nC\n"
+    with pytest.raises(CommandFailed) as caught:
+        spawn(["sh", "-c", "printf %2000s . >&2; exit 4"])
+    assert (caught.value.code, len(caught.value.stderr)) == (4, 1)
+    monkeypatch.setenv("NETWRAP_TIMEOUT", "0.1")
+    with pytest.raises(CommandFailed, match="no answer in time"):
+        spawn(["sleep", "20"])
+    monkeypatch.delenv("NETWRAP_TIMEOUT")
+    begun = time.monotonic()
+    with Signals() as signals, pytest.raises(CommandFailed):
+        spawn(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 5"], None, signals)
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_wherever_threads_end_a_command_is_through_or_has_failed_and_none_is_left(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_threads(monkeypatch, count)
+    for _ in range(3):
+        with contextlib.suppress(CommandFailed):
+            assert spawn(["sh", "-c", "echo done"], "") == "done\n"
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert spawn(["sh", "-c", "echo done"]) == "done\n"
