@@ -294,6 +294,43 @@ writes_the_file() {
     same "$before" "$(kernel_state)"
 }
 
+# What somebody does to the host of the next test, one a line.
+breaks() {
+    cat <<'END_OF_LINES'
+ip link set dev a down; ip link set dev a name aa; ip link set dev aa up
+ip link set dev $VETH down; ip link set dev $VETH name x0 address 02:00:00:00:00:09
+ip -n c1 link set dev eth0 down; ip -n c1 link set dev eth0 name x0; ip -n c1 link set dev x0 up
+ip -n c1 link set dev eth0 address 02:00:00:00:00:09
+ip -n c1 route replace default via 10.0.0.99
+ip route del 10.0.0.0/24 dev a; ip link set dev $VETH master b
+ip link set dev $VETH mtu 900; ip link set dev b group default
+iptables -E NETWRAP-a THEIRS; sysctl -q net.ipv4.ip_forward=0
+iptables -I FORWARD -j ACCEPT; iptables -t raw -I PREROUTING -j ACCEPT
+iptables -I FORWARD -j DROP
+iptables -D NETWRAP-a -m comment --comment netwrap:a -j DROP; iptables -I NETWRAP-a -m comment --comment netwrap:a -j DROP
+for t in filter nat raw mangle; do iptables -t $t -F; iptables -t $t -X; done
+END_OF_LINES
+}
+
+@test "after all fixes of doctor, run as printed, doctor, status and check are content" {
+    local line
+    build
+    serve "$PID" tcp 0.0.0.0 80 c1
+    VETH=$(netwrap ps --json | jq -r '.[0].veth')
+    while read -r line; do
+        host env VETH="$VETH" bash -ec "$line"
+        nw doctor --json
+        [ "$CODE" -eq 1 ] || { echo "not found: $line" >&2 && return 1; }
+        [ "$(jq '[.[].fix | select(. == "netwrap repair")] | length' <<<"$OUT")" -le 1 ]
+        jq -r '.[] | select(.wrong and .fix) | .fix' <<<"$OUT" >"$BATS_TEST_TMPDIR/fixes"
+        host bash -ec "$(cat "$BATS_TEST_TMPDIR/fixes")" >/dev/null 2>&1 || { echo "fix fails: $line" >&2 && return 1; }
+        well || { echo "$line" >&2 && return 1; }
+        netwrap status >/dev/null || { echo "status: $line" >&2 && return 1; }
+        [ "$(broken)" = "[]" ] || { echo "check: $line: $(broken)" >&2 && return 1; }
+    done < <(breaks)
+    [ "$(netwrap ps --json | jq -c '.[] | [.name, .state]')" = '["c1","up"]' ]
+}
+
 @test "links and rules with our mark that no state knows" {
     build
     host cp -r /run/netwrap /run/kept

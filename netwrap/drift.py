@@ -117,7 +117,7 @@ def once(found: Iterable[Finding]) -> list[Finding]:
 def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Finding]:
     """What containers that are gone have left, and what no journal of this state knows; rules before their chains.
 
-    What `repair` gives its name back is none of it.
+    What `repair` gives its name and mark back is none of it.
     """
     for container in state.containers.values():
         if health.is_gone(container, seen):
@@ -128,6 +128,7 @@ def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Find
                 "The address is not given out again, and a port that it published leads nowhere.",
                 f"netwrap disconnect {container.name}",
             )
+    seen = after(seen, amiss.marks(standing, seen))
     links = [e.step.probe for e in standing if e.step.probe.kind == "link" and e.step.probe.ns is None]
     known = {probe.key[0] for probe in links} | {other.name for p in links if (other := renamed(p, seen)) is not None}
     for name, link in seen.host.links.items():

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv4Interface, IPv4Network
 
+from netwrap import amiss
 from netwrap.drift import Finding
 from netwrap.facts import Facts, renamed
+from netwrap.foresee import after
 from netwrap.model import State
 from netwrap.undo import Entry
 
@@ -15,6 +17,8 @@ _ALWAYS = frozenset({"local", "main", "default"})
 
 def findings(seen: Facts, state: State, standing: Iterable[Entry]) -> Iterator[Finding]:
     """What is wrong with the ways of our packets."""
+    standing = list(standing)
+    seen = after(seen, amiss.marks(standing, seen))
     links = [e.step.probe for e in standing if e.step.probe.kind == "link" and e.step.probe.ns is None]
     ours = {other.name for probe in links if (other := renamed(probe, seen)) is not None}
     ours |= {network.bridge for network in state.networks.values()}

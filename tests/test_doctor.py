@@ -265,10 +265,21 @@ def test_a_firewall_that_was_flushed_is_filled_as_it_was(built: World) -> None:
     [
         ["ip link set dev testbridge down", "ip link set dev testbridge name br9"],
         [f"ip link set dev {VETH} down", f"ip link set dev {VETH} name foo", "ip link set dev foo up"],
+        [
+            f"ip link set dev {VETH} down",
+            f"ip link set dev {VETH} name foo",
+            "ip link set dev foo address 02:00:00:00:00:09",
+            "ip link set dev foo up",
+        ],
+        [
+            "ip link set dev testbridge down",
+            "ip link set dev testbridge name br9",
+            "ip link set dev br9 address 02:00:00:00:00:09",
+        ],
         ["iptables -w -E NETWRAP-testbridge THEIRS"],
         ["iptables -w -E NETWRAP NETWRAP-old"],
     ],
-    ids=["bridge", "cable", "chain", "the host's chain"],
+    ids=["bridge", "cable", "cable with another MAC", "bridge with another MAC", "chain", "the host's chain"],
 )
 def test_what_repair_gives_its_name_back_is_no_leftover(lines: list[str], built: World) -> None:
     before = built.kernel.snapshot()

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "amiss": {"strangers", "undo", "facts", "steps", "model"},
     "mend": {"amiss", "drivers", "foresee", "health", "undo", "facts", "steps", "model", "errors"},
     "drift": {"amiss", "foresee", "mend", "firewall", "health", "undo", "facts", "steps", "model", "errors"},
-    "roads": {"drift", "undo", "facts", "model"},
+    "roads": {"amiss", "foresee", "drift", "undo", "facts", "model"},
     "doctor": {
         *("nft", "roads", "passage", "strangers", "health", "drift", "firewall", "undo", "facts", "steps", "model"),
     },
