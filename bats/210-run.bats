@@ -91,6 +91,20 @@ sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))' "$@"
 
 sh_ps() { netwrap ps --json | jq -e "$1"; }
 
+@test "-d keeps its output in a file; a pipe it leaves at once" {
+    local name
+    host bash -c 'netwrap run --quiet --net testbridge -d -- sh -c "readlink /proc/self/fd/0; echo hello; echo err >&2; sleep 1; echo late" >/run/log 2>&1'
+    wait_for sh_ps "length == 0"
+    [ "$(host sed 1d /run/log)" = "$(printf '/dev/null\nhello\nerr\nlate')" ]
+    # shellcheck disable=SC2016
+    name=$(host timeout 20 bash -c 'echo "$(netwrap run --quiet --net testbridge -d --name job -- sleep 100000 2>&1)"')
+    [ "$name" = job ]
+    wait_for sh_ps '.[0].pid != null'
+    host kill -KILL "$(netwrap ps --json | jq '.[0].pid')"
+    wait_for sh_ps "length == 0"
+    nothing_left
+}
+
 @test "disconnect of a detached command lets it run on without network, and its end leaves nothing" {
     local flag=$BATS_TEST_TMPDIR/flag
     netwrap run --quiet -d --net testbridge --name job -- sh -c "while ! test -e $flag; do sleep 0.1; done; touch $flag-seen"
@@ -256,6 +270,27 @@ in_a_shell() { dialog bash --norc -i --- 'prompt> ' "$@" 'prompt> ' 'exit $?\r';
     host kill -KILL "$(netwrap ps --json | jq '.[0].pid')"
     wait_for sh_ps "length == 0"
     nothing_left
+}
+
+@test "exec starts in the directory of the container and sees its mounts; what is not there is 127 or 126" {
+    local tool
+    host bash -c 'mkdir /run/wd; cd /run/wd; printf "#!/bin/sh\npwd\n" >s; chmod +x s; echo >plain
+        netwrap run -q --net testbridge --name job -d -- sh -c "mkdir -p /run/own; mount -t tmpfs t /run/own; cp s /run/own/tool; touch /run/own/ready; exec sleep 100000"'
+    ready() { netwrap exec job -- test -e /run/own/ready; }
+    wait_for ready
+    for tool in ./s /run/own/tool; do
+        nw exec job -- "$tool"
+        [ "$CODE $OUT" = "0 /run/wd" ]
+    done
+    nw exec job -- /run/own/none
+    [ "$CODE" -eq 127 ]
+    [[ $ERR == "netwrap: '/run/own/none': No such file"*$'\n'"hint: nsenter "* ]]
+    nw exec job -- netwrap-no-such
+    [ "$CODE" -eq 127 ]
+    nw exec job -- ./plain
+    [ "$CODE" -eq 126 ]
+    host kill -KILL "$(netwrap ps --json | jq '.[0].pid')"
+    wait_for sh_ps "length == 0"
 }
 
 @test "exec has the terminal and passes signals on, into all namespaces of run and into the network's alone" {

@@ -8,8 +8,10 @@ foreground job has it, and ends it by a signal that the kernel keeps from a firs
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -34,6 +36,10 @@ TERMINAL = "NETWRAP_TERMINAL"
 """In the environment, where there is a terminal: the command gets a process group of its own, which is lent it."""
 
 
+ENTER = "NETWRAP_ENTER"
+"""In the environment, the pid of a process: the command is to have its network, mounts, host name, root and directory."""
+
+
 def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
     """The signals that are to be handled: a hangup that is ignored already stays so (nohup(1))."""
     return [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
@@ -42,6 +48,7 @@ def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
 def run(command: list[str]) -> int:
     """Runs the command; gives its exit code, 128 + N for signal N, 127 or 126 where it cannot be started."""
     terminal = os.environ.pop(TERMINAL, "") != ""
+    enter = os.environ.pop(ENTER, "")
     line = socket.socket(fileno=int(fd)) if (fd := os.environ.pop(LINE, "")) else None
     heard = (*heeded(FORWARDED), *STOPS, signal.SIGCHLD)
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)  # each is taken by sigwait: a handler's may come just before a wait
@@ -52,7 +59,7 @@ def run(command: list[str]) -> int:
         line.set_inheritable(False)
     child = os.fork()
     if child == 0:
-        _become(command, terminal, line)
+        _become(command, terminal, line, enter)
     if terminal and os.getpid() != 1:  # in the command's process group we hear of Ctrl-Z too
         # Not as a namespace's first process: a group's number is in use until its last member is gone, and the kernel
         # lets a first process end only when no other number of its namespace is in use.
@@ -139,7 +146,7 @@ def _is_kept_from(pid: int, number: int, *, handled: bool = False) -> bool:
     return False
 
 
-def _become(command: list[str], terminal: bool, line: socket.socket | None) -> None:
+def _become(command: list[str], terminal: bool, line: socket.socket | None, enter: str) -> None:
     """In the child: its own process group where there is a terminal, signals as they come, then the command."""
     if terminal:
         os.setpgid(0, 0)
@@ -152,12 +159,30 @@ def _become(command: list[str], terminal: bool, line: socket.socket | None) -> N
             os._exit(127)
     code = 126
     try:
+        if enter:
+            _enter(enter)
         os.execvp(command[0], command)
     except OSError as error:
-        print(f"netwrap: {command[0]!r}: {error.strerror}\nhint: which {command[0]}", file=sys.stderr)
+        where = f"nsenter -t {enter} --mount --root --wd " if enter else ""
+        how = "ls -l" if "/" in command[0] else "which"
+        hint = f"{where}{how} {shlex.quote(command[0])}"
+        print(f"netwrap: {command[0]!r}: {error.strerror}\nhint: {hint}", file=sys.stderr)
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             code = 127
     os._exit(code)
+
+
+def _enter(pid: str) -> None:
+    """Goes where a process is: setns(2), for its number is another one inside. Raises OSError."""
+    spaces = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("net", "uts", "mnt")]
+    root, here = (os.open(f"/proc/{pid}/{place}", os.O_PATH | os.O_CLOEXEC) for place in ("root", "cwd"))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for space in spaces:
+        if libc.setns(space, 0) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os.fchdir(root)
+    os.chroot(".")
+    os.fchdir(here)
 
 
 if __name__ == "__main__":

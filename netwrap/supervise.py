@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ from netwrap.app import Target
 from netwrap.attend import PYTHON, Attended, handling, pidfd
 from netwrap.desk import Mode
 from netwrap.errors import BadInput, Interrupted, LeftBehind, NetwrapError, quoted
+from netwrap.init import ENTER
 from netwrap.look import process
 from netwrap.model import Container, Endpoint, Netns
 from netwrap.plan import ConnectWish
@@ -173,7 +175,8 @@ def _detached(mode: Mode, made: Container, attended: Attended, words: list[str])
         for fd in map(int, os.listdir("/proc/self/fd")):
             with suppress(OSError):
                 if fd < 3:
-                    os.dup2(null, fd)
+                    if fd == 0 or not _is_kept(fd):
+                        os.dup2(null, fd)
                 elif os.get_inheritable(fd):  # a pipe of our starter's, who may wait for its end
                     os.close(fd)
         with os.fdopen(write, "wb", buffering=0) as told:
@@ -182,10 +185,19 @@ def _detached(mode: Mode, made: Container, attended: Attended, words: list[str])
         os._exit(0)
 
 
+def _is_kept(fd: int) -> bool:
+    """Return whether a command in the background keeps its output: a file, or a device that is no terminal.
+
+    A pipe or a socket it does not: who started us may wait for its end, as `name=$(netwrap run -d …)` does.
+    """
+    kind = os.fstat(fd).st_mode
+    return stat.S_ISREG(kind) or (stat.S_ISCHR(kind) and not os.isatty(fd))
+
+
 def execute(mode: Mode, name: str, command: list[str]) -> int:
     """Runs a command in a container, which gets our signals; gives its exit code. Errors: NetwrapError, BadInput.
 
-    All namespaces where `run` started the container, else the network's alone.
+    All namespaces where `run` started the container, its root and its directory; else the network's alone.
     """
     with looking(mode) as desk:
         container = desk.state().container(name)
@@ -195,13 +207,14 @@ def execute(mode: Mode, name: str, command: list[str]) -> int:
     if not container.netns.is_same(seen.handle(name)):
         hint = f"netwrap disconnect {name}" if is_gone else f"netwrap repair {name}"
         raise NetwrapError(f"container {name!r} is gone, or its handle is", hint)
-    if shutil.which(command[0]) is None:
-        raise BadInput(f"no command {quoted(command[0])}", f"netwrap exec {name} -- COMMAND…")
-    words = ["ip", "netns", "exec", name, *_INIT, *command]
     if container.started and container.pid is not None and not is_gone:
         # One's children alone enter another pid namespace: of the two, only the first stays, and passes signals on.
-        enter = ("nsenter", "-t", str(container.pid))
-        words = [*enter, "--pid", "--no-fork", *_INIT, *enter, "--net", "--mount", "--uts", "--", *command]
+        pid = str(container.pid)
+        words = ["nsenter", "-t", pid, "--pid", "--no-fork", "env", f"{ENTER}={pid}", *_INIT, *command]
+    else:  # somebody else's process: its network, with this machine's programs
+        if shutil.which(command[0]) is None:
+            raise BadInput(f"no command {quoted(command[0])}", f"netwrap exec {name} -- COMMAND…")
+        words = ["ip", "netns", "exec", name, *_INIT, *command]
     require(words[:1])
     attended = Attended()
     os.environ |= prompt.environment(command, f"netwrap {name}")

@@ -85,7 +85,7 @@ MAY_IMPORT = {
     "history": {"session", "desk", "rebuild", "undo", "views", "model", "errors"},
     "prompt": set(),
     "supervise": {
-        *("terminal", "session", "app", "upkeep", "attend", "prompt", "desk", "plan", "health"),
+        *("terminal", "session", "app", "upkeep", "attend", "init", "prompt", "desk", "plan", "health"),
         *("spawn", "look", "views", "steps", "model", "errors"),
     },
     "peer": set(),
