@@ -91,6 +91,34 @@ sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))' "$@"
 
 sh_ps() { netwrap ps --json | jq -e "$1"; }
 
+@test "the command asks a name server that it can reach, and nothing of that is left on the host" {
+    local before
+    before=$(cat /etc/resolv.conf)
+    host sh -c 'echo "nameserver 127.0.0.53" >/run/r; mount --bind /run/r /etc/resolv.conf'
+    nw run --quiet --net testbridge -- cat /etc/resolv.conf
+    [ "$OUT" = "nameserver 127.0.0.53" ]
+    [[ $ERR == "netwrap: "*"127.0.0.53"*$'\n'"hint: netwrap run "*"--dns "* ]]
+    nw run --quiet --net testbridge --dns 192.0.2.1 --dns 192.0.2.2 -- cat /etc/resolv.conf
+    [ "$OUT" = "$(printf 'nameserver 192.0.2.1\nnameserver 192.0.2.2')" ]
+    [ -z "$ERR" ]
+    host sh -c 'mkdir -p /run/systemd/resolve; echo "nameserver 192.0.2.3" >/run/systemd/resolve/resolv.conf'
+    nw run --net testbridge -- cat /etc/resolv.conf
+    [ "$OUT" = "nameserver 192.0.2.3" ]
+    [[ $ERR == *"mount --bind /run/systemd/resolve/resolv.conf /etc/resolv.conf"* ]]
+    netwrap run --net testbridge --dry-run -- cat /etc/resolv.conf >"$BATS_TEST_TMPDIR/script"
+    [ "$(host bash "$BATS_TEST_TMPDIR/script" | tail -n 1)" = "nameserver 192.0.2.3" ]
+    netwrap network create --quiet --internal --subnet 10.9.0.0/24 inside
+    nw run --quiet --net inside -- cat /etc/resolv.conf
+    [ "$OUT$ERR" = "nameserver 127.0.0.53" ]
+    netwrap network remove --quiet inside
+    refused 2 dns-name run --net testbridge --dns dns-name -- true
+    [ "$(host cat /etc/resolv.conf)" = "nameserver 127.0.0.53" ]
+    host umount /etc/resolv.conf
+    [ "$(host cat /etc/resolv.conf)" = "$before" ]
+    [ "$(host sh -c 'ls /tmp/resolv.conf 2>&1 | grep -c cannot')" = 1 ]
+    nothing_left
+}
+
 @test "-d keeps its output in a file; a pipe it leaves at once" {
     local name
     host bash -c 'netwrap run --quiet --net testbridge -d -- sh -c "readlink /proc/self/fd/0; echo hello; echo err >&2; sleep 1; echo late" >/run/log 2>&1'

@@ -37,7 +37,7 @@ TERMINAL = "NETWRAP_TERMINAL"
 
 
 ENTER = "NETWRAP_ENTER"
-"""In the environment, the pid of a process: the command is to have its network, mounts, host name, root and directory."""
+"""In the environment, a process: the command is to have its network, mounts, host name, root and directory."""
 
 
 def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:

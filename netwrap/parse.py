@@ -64,6 +64,7 @@ def ip_address(text: str, what: str = "address") -> IPv4Address:
     """Parses an IPv4 address. Errors: BadInput."""
     hint = {
         "address": "netwrap connect --net NETWORK --pid PID --ip 10.0.0.2",
+        "name server": "netwrap run --net NETWORK --dns 192.0.2.53 -- COMMAND…",
         "gateway": "netwrap network create --subnet 10.0.0.0/24 --gateway 10.0.0.1 NAME",
     }[what]
     return _ipv4(text, f"{what} {quoted(text)}", hint)

@@ -7,20 +7,20 @@ import select
 import shutil
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from netwrap import app, health, plan, prompt, upkeep
+from netwrap import app, health, plan, prompt, resolver, upkeep
 from netwrap.app import Target
 from netwrap.attend import PYTHON, Attended, handling, pidfd
 from netwrap.desk import Mode
 from netwrap.errors import BadInput, Interrupted, LeftBehind, NetwrapError, quoted
 from netwrap.init import ENTER
 from netwrap.look import process
-from netwrap.model import Container, Endpoint, Netns
+from netwrap.model import Container, Endpoint, Netns, State
 from netwrap.plan import ConnectWish
-from netwrap.session import changing, looking, need_root
+from netwrap.session import changing, looking, need_root, reading
 from netwrap.spawn import require
 from netwrap.steps import Plan, netns, shell_line
 from netwrap.terminal import talk
@@ -55,18 +55,19 @@ def connect_and_hold(mode: Mode, wish: ConnectWish, pid: int, show: Callable[[En
         raise Interrupted(f"interrupted by {name}; {held.name} {now} from {endpoint.network}", "netwrap ps")
 
 
-def run(mode: Mode, wish: ConnectWish, command: list[str], *, detach: bool) -> int:
+def run(mode: Mode, wish: ConnectWish, command: list[str], *, detach: bool, dns: Sequence[str] = ()) -> int:
     """Runs a command in namespaces of its own on a network and takes all down at its end; gives its exit code."""
     require(("ip", "setpriv", "unshare"))
     if shutil.which(command[0]) is None:
         raise BadInput(f"no command {quoted(command[0])}", "netwrap run --net NETWORK -- COMMAND…")
     if mode.dry_run:
-        _dry_run(mode, wish, command)
+        _dry_run(mode, wish, command, dns)
         return 0
     attended = Attended()
     with handling(attended.signal):
         container = _build(mode, wish)
-        words = _words(container.name, command)
+        with reading(mode) as desk:
+            words = _words(container.name, [*_resolver(container.name, wish, desk.state(), dns), *command])
         mode = replace(mode, step=False, heeds_signals=False)  # from here on the command gets them
         if not mode.quiet:
             talk(f"+ {shell_line(words)}{' &' if detach else ''}")
@@ -80,7 +81,7 @@ def _words(name: str, command: list[str]) -> list[str]:
     return ["ip", "netns", "exec", name, *_PARENT, *_FIRST, *command]
 
 
-def _dry_run(mode: Mode, wish: ConnectWish, command: list[str]) -> None:
+def _dry_run(mode: Mode, wish: ConnectWish, command: list[str], dns: Sequence[str]) -> None:
     with changing(mode, f"run on {wish.network}") as desk:
         desk.known(wish.network)
         upkeep.clear(desk)
@@ -88,7 +89,34 @@ def _dry_run(mode: Mode, wish: ConnectWish, command: list[str]) -> None:
         made = plan.connect(wish, seen, desk.state())
         desk.carry_out(made, seen, first=True)
         name = _container(made).name
-        desk.show_deferred(f"run {name} on {wish.network}", Meanwhile(_words(name, command), made.steps))
+        words = _words(name, [*_resolver(name, wish, desk.state(), dns), *command])
+        desk.show_deferred(f"run {name} on {wish.network}", Meanwhile(words, made.steps))
+
+
+def _resolver(name: str, wish: ConnectWish, state: State, dns: Sequence[str]) -> list[str]:
+    """The words in front of the command by which it finds a name server; says where it will find none."""
+    if dns:
+        return resolver.these(dns)
+    network = state.networks.get(wish.network)
+    hosts = resolver.servers(_text(resolver.ETC))
+    if network is None or network.internal or os.path.exists(f"/etc/netns/{name}/resolv.conf"):  # ip-netns(8) binds it
+        return []
+    if not resolver.are_out_of_reach(hosts):
+        return []
+    asked = resolver.servers(_text(resolver.UPSTREAM))
+    if asked and not resolver.are_out_of_reach(asked):
+        return resolver.upstream()
+    talk(f"netwrap: {name} cannot resolve names: the host's name server is {', '.join(hosts)}, its own loopback")
+    talk(f"hint: netwrap run --net {wish.network} --dns ADDRESS -- COMMAND…")
+    return []
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read(65536)
+    except OSError:
+        return ""
 
 
 def _container(made: Plan) -> Container:

@@ -84,8 +84,9 @@ MAY_IMPORT = {
     },
     "history": {"session", "desk", "rebuild", "undo", "views", "model", "errors"},
     "prompt": set(),
+    "resolver": set(),
     "supervise": {
-        *("terminal", "session", "app", "upkeep", "attend", "init", "prompt", "desk", "plan", "health"),
+        *("terminal", "session", "app", "upkeep", "attend", "init", "prompt", "resolver", "desk", "plan", "health"),
         *("spawn", "look", "views", "steps", "model", "errors"),
     },
     "peer": set(),

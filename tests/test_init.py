@@ -66,10 +66,17 @@ def test_the_exit_code_is_the_commands_and_128_more_for_a_signal(script: str, co
     assert subprocess.run([*INIT, "sh", "-c", script], check=False).returncode == code
 
 
-def test_a_command_that_cannot_be_started_is_127_with_two_lines() -> None:
-    done = subprocess.run([*INIT, "/nowhere/at-all"], capture_output=True, text=True, check=False)
-    assert done.returncode == 127
-    assert done.stderr == "netwrap: '/nowhere/at-all': No such file or directory\nhint: which /nowhere/at-all\n"
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("/nowhere/at-all", 127, "'/nowhere/at-all': No such file or directory\nhint: ls -l /nowhere/at-all\n"),
+        ("no-such-command", 127, "'no-such-command': No such file or directory\nhint: which no-such-command\n"),
+        ("/etc/passwd", 126, "'/etc/passwd': Permission denied\nhint: ls -l /etc/passwd\n"),
+    ],
+)
+def test_a_command_that_cannot_be_started_is_127_or_126_with_two_lines(command: str, code: int, said: str) -> None:
+    done = subprocess.run([*INIT, command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, f"netwrap: {said}")
 
 
 @pytest.mark.parametrize("number", FORWARDED)

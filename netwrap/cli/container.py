@@ -204,6 +204,9 @@ def run(
     name: NewName = None,
     publish: Publish = None,
     allow_from: AllowFrom = None,
+    dns: Annotated[
+        list[str] | None, typer.Option(metavar="IP", help="Name server that it asks, else the host's. Repeatable.")
+    ] = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run it in the background; print its name.")] = False,
 ) -> None:
     """Run a command as a container on a network.
@@ -216,7 +219,8 @@ def run(
         name=parse.container_name(name) if name is not None else None,
         ports=_ports(publish or [], allow_from),
     )
-    raise typer.Exit(supervise.run(m, wish, command, detach=detach))
+    servers = [str(parse.ip_address(ip, "name server")) for ip in dns or []]
+    raise typer.Exit(supervise.run(m, wish, command, detach=detach, dns=servers))
 
 
 def exec_(
