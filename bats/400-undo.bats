@@ -121,7 +121,8 @@ web/net1 8080:80/tcp" "$(standing)"
     done_=$(for id in 1 2 3; do netwrap log "$id" --json | jq -r '.steps[].undo'; done)
     nw undo 1 --yes
     [ "$CODE" -eq 0 ]
-    same "$(tac <<<"$done_")" "$(sed -n 's/^+ //p' <<<"$ERR" | sed -E 's/ netns [0-9]+ name / netns $$ name /')"
+    # what is forgotten behind it is in no journal
+    same "$(tac <<<"$done_")" "$(sed -n 's/^+ //p' <<<"$ERR" | grep -v ^conntrack | sed -E 's/ netns [0-9]+ name / netns $$ name /')"
     same "$before" "$(kernel_state)"
 }
 
@@ -224,7 +225,7 @@ END
     cannot 10 "disconnect lab from net1" "the namespace that /run/netns/lab led to is gone" 10
     serve 1 tcp 127.0.0.1 9000 somebody
     wait_for host bash -c 'echo >/dev/tcp/127.0.0.1/9000'
-    cannot 9 "unpublish web 9000:90/tcp" "port 9000:90/tcp: a socket of this host listens" 9
+    cannot 9 "unpublish web 9000:90/tcp" "port '9000:90/tcp': a socket of this host listens" 9
     same "$kept" "$(kernel_state)"
     netwrap undo -q                                                     # 13
     db=$DB
