@@ -5,7 +5,7 @@ Nothing is guessed: what is named has counted the packets, or is so and explains
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from netwrap.cabling import broken_link, by_bridge, by_link
 from netwrap.check import OUTSIDE
@@ -27,7 +27,7 @@ from netwrap.verdict import (
     locate,
     missing,
 )
-from netwrap.wrongway import misdirected, taken, untracked
+from netwrap.wrongway import misdirected, strangers, taken, untracked
 
 HOOKS = {
     SENDING: ("output", "postrouting", "egress"),
@@ -52,6 +52,8 @@ def explain(case: Case) -> Break:
 
 def unknown(case: Case, gap: Gap) -> Break:
     """What is so where the cause is not found: up to where the packet was seen, and what has been ruled out."""
+    if case.answered and case.arrived:
+        return Break("unknown", "some packets get an answer and others do not", None)
     ruled_out = ["rules of iptables", "routes", "reverse path filters"]
     if case.clues.has_nft:
         ruled_out.append("rules of nftables that drop")
@@ -143,7 +145,7 @@ def _by_sum(case: Case, gap: Gap) -> Break | None:
         strict = [x for x in (*links, "all") if case.clues.setting(place, f"net/ipv4/conf/{x}/rp_filter") == "1"]
         fixes = [f"{inside}sysctl net/ipv4/conf/{x}/rp_filter=0" for x in strict]
         what = f"the reverse path filter{where} drops the packets: answers would leave by another link"
-        route = wrong_route(case, Gap(FORWARDING, place, gap.last, gap.next, not gap.going))
+        route = wrong_route(case, Gap(FORWARDING, place, gap.last, gap.next, not gap.going)) or wrong_route(case, gap)
         if route is not None:
             return Break("rp_filter", f"{what} ({route.broken})", route.fix)
         return Break("rp_filter", what, " && ".join(fixes) or None)
@@ -258,7 +260,7 @@ def _by_words(case: Case, _: Gap) -> Break | None:
     """What routers on the way say; ours are explained by what they do."""
     for said in case.errors_seen():
         if said.port == EXCEEDED:
-            return Break("route", f"{said.src} says that the packet goes in circles (time exceeded)", None)
+            return Break("route", f"{said.src} says: time exceeded (the packet's TTL has run out)", None)
         ours = {
             a.get("local") for rows in case.clues.addresses.values() for row in rows for a in row.get("addr_info", ())
         }
@@ -289,6 +291,17 @@ def _by_outside(case: Case, gap: Gap) -> Break | None:
             return Break("link", f"{gap.next.link} is down", f"ip link set dev {gap.next.link} up")
         if found := broken_link(case, gap.next):
             return found
+    return None
+
+
+def _by_change(case: Case, gap: Gap) -> Break | None:
+    """A rule of somebody's that changes the packets, so that they are dropped later."""
+    chain = "OUTPUT" if gap.kind == SENDING else "PREROUTING"
+    for c in strangers(case, "mangle", chain, "TTL"):
+        return Break("rule", f"{c.text}: it changes how far the packets get", c.removal)
+    marks = [rule for rule in case.clues.policy.get("", ()) if rule.get("fwmark")]
+    for c in strangers(case, "mangle", chain, "MARK", "CONNMARK") if marks and not gap.place else ():
+        return Break("rule", f"{c.text}: marks have routes of their own here (ip rule)", c.removal)
     return None
 
 
@@ -333,30 +346,26 @@ _ASK: dict[str, tuple[Callable[[Case, Gap], Break | None], ...]] = {
     SENDING: (by_link, _by_missing, wrong_gateway, cannot_leave, _by_rule, _by_sum, wrong_route),
     CABLE: (by_link, _by_sum),
     BRIDGE: (by_link, by_bridge, _by_rule, _by_sum),
-    FORWARDING: (_by_rule, _by_sum, _by_forwarding, wrong_route, by_link, _by_words, _by_missing),
+    FORWARDING: (_by_rule, _by_change, _by_sum, _by_forwarding, wrong_route, by_link, _by_words, _by_missing),
     RECEIVING: (wrong_gateway, _by_address, _by_rule, _by_sum, _by_service, _by_echo, wrong_route),
     BEYOND: (_by_words, _by_outside),
 }
 
 
 def lets_through(case: Case) -> Break:
-    """What let a packet through that must not get there: a rule that has counted it, or one of ours that is missing."""
-    for c in _accepted(case):
-        return Break("isolation", f"{c.text} lets it through", c.removal)
+    """What let a packet through that must not: a rule of ours that is missing, or somebody's in front of ours."""
+    nets = [case.state.networks[name] for name in case.trial.networks]
+    table = "mangle" if any(n.internal for n in nets) else "filter"
     for lost in case.lost:
-        if lost.step.probe.kind in ("rule", "chain"):
+        probe = lost.step.probe
+        decides = probe.kind == "chain" or {"DROP", "REJECT"} & {*probe.key} or probe.key[-1].startswith("NETWRAP")
+        if probe.kind in ("rule", "chain") and probe.key[0] == table and decides:
             return Break("isolation", f"missing: {lost.step.do.text()}", REPAIR)
+    if case.trial.port is not None:
+        for c in strangers(case, "nat", "PREROUTING", "DNAT", "REDIRECT"):
+            return Break("isolation", f"{c.text} lets it through", c.removal)
+    for c in strangers(case, table, "FORWARD", "ACCEPT", "RETURN"):
+        return Break("isolation", f"{c.text} lets it through", c.removal)
     if case.order:
         return Break("isolation", case.order, REPAIR)
     return Break("isolation", "the packet has arrived, and no rule of iptables that has counted it explains why", None)
-
-
-def _accepted(case: Case) -> Iterator[Counted]:
-    for c in case.counted.get("", ()):
-        if (
-            c.rule
-            and not c.is_ours
-            and c.verdict in ("ACCEPT", "RETURN", "DNAT", "REDIRECT", "NOTRACK", "CT")
-            and c.tool != "nft"
-        ):
-            yield c

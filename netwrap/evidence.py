@@ -233,7 +233,7 @@ def parse_conntrack(text: str) -> int:
     return sum(int(row[at], 16) for row in rows if len(row) > at)
 
 
-def contradicts(rule: Rule, links: set[str], kind: str, ends: set[str]) -> bool:
+def contradicts(rule: Rule, links: set[str], kind: str, ends: set[str], ports: frozenset[int] = frozenset()) -> bool:
     """Return whether a rule of iptables cannot have met a packet: it is for other links, another protocol or other
     addresses. What is not known counts as possible."""
     inverted = False
@@ -242,8 +242,11 @@ def contradicts(rule: Rule, links: set[str], kind: str, ends: set[str]) -> bool:
         is_it: bool | None = None
         if word in ("-i", "-o") and links:
             is_it = _is_link(value, links)
-        elif word == "-p":
+        elif word == "-p" and kind:
             is_it = value in (kind, "all", "ip")
+        elif word == "--dport" and ports:
+            first, _, last = value.partition(":")
+            is_it = not first.isdigit() or any(int(first) <= port <= int(last or first) for port in ports)
         elif word in ("-s", "-d") and ends:
             is_it = _is_one_of(ends, value)
         if is_it is not None and is_it == inverted and not (inverted and word != "-p"):

@@ -18,6 +18,9 @@ _SAYS = {
 }
 
 
+_NOWHERE = ("unreachable", "prohibit", "blackhole")
+
+
 def cannot_leave(case: Case, gap: Gap) -> Break | None:
     """What the kernel says at once to who sends."""
     for number in sorted(case.errors & set(_SAYS)):
@@ -69,9 +72,9 @@ def wrong_route(case: Case, gap: Gap) -> Break | None:
         return None
     link = gap.next.link if gap.next is not None else trial.back[0].link if trial.back else ""
     expected = {link} if gap.kind != FORWARDING else {*trial.passes} - {gap.last.link if gap.last else ""}
-    if not way.error and (way.dev in expected or not way.dev):
+    if not way.error and way.kind not in _NOWHERE and (way.dev in expected or not way.dev):
         return None
-    return _why(case, place, ip, way.error, way.dev, way.via, gap)
+    return _why(case, place, ip, way.error or (way.kind if way.kind in _NOWHERE else ""), way.dev, way.via, gap)
 
 
 def _asker(case: Case) -> str:
@@ -84,32 +87,31 @@ def _why(case: Case, place: str, ip: str, error: str, dev: str, via: str, gap: G
     tool = f"ip -n {place}" if place else "ip"
     where = place or "this host"
     source = case.clues.source if gap.going else case.trial.leads_to or case.trial.ip
+    asked = {"main", "default"}
+    routes = [(row, str(row.get("table") or "main")) for row in case.clues.routes.get(place, ())]
     for rule in case.clues.policy.get(place, ()):
-        if rule.get("priority") in (0, 32766, 32767) or not _rule_fits(rule, ip, source):
+        if not _rule_fits(rule, ip, source):
             continue
-        if rule.get("action") in ("unreachable", "prohibit", "blackhole"):
-            return Break(
-                "route",
-                f"ip rule {_rule_text(rule)} in {where}: {ip} is {rule['action']}",
-                f"{tool} rule del {_rule_text(rule)}",
-            )
-        if "table" in rule and not _is_of_ours(case, rule) and not error:
-            return Break(
-                "route",
-                f"ip rule {_rule_text(rule)} in {where} leads what is for {ip} to {dev or 'nowhere'}",
-                f"{tool} rule del {_rule_text(rule)}",
-            )
-    for row in case.clues.routes.get(place, ()):
-        dst = row.get("dst", "")
-        if (
-            row.get("type") in ("unreachable", "prohibit", "blackhole", "throw")
-            and (dst == "default" or covers(_cidr(dst), ip))
-            and row.get("table") != "local"
-        ):
-            table = f" table {row['table']}" if row.get("table") not in (None, "main") else ""
-            return Break(
-                "route", f"route {row['type']} {dst}{table} in {where}", f"{tool} route del {row['type']} {dst}{table}"
-            )
+        if rule.get("action") in _NOWHERE and error:
+            what = f"ip rule {_rule_text(rule)} in {where}: {ip} is {rule['action']}"
+            return Break("route", what, f"{tool} rule del {_rule_text(rule)}")
+        table = str(rule.get("table", ""))
+        asked.add(table)
+        is_plain = rule.get("priority") in (0, 32766, 32767) or _is_of_ours(case, rule)
+        leads = any(t == table and r.get("dev") == dev and _is_for(r, ip) for r, t in routes)
+        if dev and leads and not is_plain and table not in ("main", "local", "default"):
+            what = f"ip rule {_rule_text(rule)} in {where} leads what is for {ip} to {dev}"
+            return Break("route", what, f"{tool} rule del {_rule_text(rule)}")
+    for row, table in routes:
+        if row.get("type") in _NOWHERE and error and table in asked and _is_for(row, ip):
+            which = f"{row['type']} {row['dst']}" + ("" if table == "main" else f" table {table}")
+            return Break("route", f"route {which} in {where}", f"{tool} route del {which}")
+    for row in case.clues.addresses.get(place, ()) if dev == "lo" else ():
+        for own in row.get("addr_info", ()):
+            if own.get("local") == ip and row.get("ifname") != "lo":
+                cidr, link = f"{ip}/{own.get('prefixlen', 32)}", row["ifname"]
+                line = shell_line((*_ip(place), "addr", "del", cidr, "dev", link))
+                return Break("address", f"{where} has the address {ip} itself, on {link}", line)
     lost = [x for x in case.lost if x.step.probe.kind in ("addr", "route", "up", "link", "ip rule")]
     if lost and (place == "" or any(x.step.probe.ns is not None for x in lost)):
         return Break(lost[0].hop, f"missing: {lost[0].step.do.text()}", REPAIR)
@@ -152,6 +154,10 @@ def _narrower(case: Case, place: str, ip: str, dev: str) -> str:
         return ""
     via = f" via {best['gateway']}" if best.get("gateway") else ""
     return f"{best['dst']}{via} dev {dev}"
+
+
+def _is_for(row: dict[str, Any], ip: str) -> bool:
+    return row.get("dst") == "default" or covers(_cidr(row.get("dst", "")), ip)
 
 
 def _cidr(dst: str) -> str:

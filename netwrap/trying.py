@@ -198,6 +198,7 @@ class _Check:
         after = {p: self.witness.counters(p) for p in places}
         seen = [s for result in results for s in result.seen]
         arrived = any(_arrived(trial, result) for result in results)
+        failed = AGAIN if trial.how == ISOLATED else max(1, sum(not r.answered for r in results))
         from_ip = next(
             (
                 s.packet.src
@@ -208,12 +209,12 @@ class _Check:
         )
         case = Case(
             trial,
-            AGAIN,
+            failed,
             seen,
             frozenset(r.error for r in results if r.error),
             any(r.answered for r in results),
             any(r.refused for r in results),
-            {p: grown(before[p], after[p], p, AGAIN) for p in places},
+            {p: grown(before[p], after[p], p, failed) for p in places},
             {p: risen(before[p], after[p]) for p in places},
             self.witness.clues(trial, from_ip),
             losses.lost(trial, self.entries, self.seen),

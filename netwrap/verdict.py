@@ -89,7 +89,7 @@ class Case:
 
     trial: Trial
     shots: int
-    """How many packets were sent."""
+    """How many packets were lost."""
     seen: Sequence[Sighting]
     errors: frozenset[int]
     answered: bool

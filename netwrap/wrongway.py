@@ -19,11 +19,10 @@ def _led_elsewhere(case: Case) -> Break | None:
     trial = case.trial
     if trial.port is None or trial.leads_to is None or not trial.goal:
         return None
-    way_host = [p for p in trial.way if not p.place and p.out]
     arrived = any(
         s.packet.dst == trial.leads_to for s in case.seen if s.packet.kind != "arp" and s.packet.what == "request"
     )
-    if arrived or any(case.packets(p, "request") for p in way_host):
+    if arrived:
         return None
     if taken(case, ""):
         return None
@@ -31,18 +30,10 @@ def _led_elsewhere(case: Case) -> Break | None:
     if not entered:
         return None
     chain = "PREROUTING" if trial.start else "OUTPUT"
-    for c in case.counted.get("", ()):
-        if (
-            c.table == "nat"
-            and c.rule
-            and not c.is_ours
-            and _belongs(case, c, chain)
-            and c.verdict in ("DNAT", "REDIRECT", "ACCEPT", "RETURN")
-        ):
-            return Break("rule", f"{c.text}: it takes the port {trial.port.host_port}", c.removal)
-    for c in case.counted.get("", ()):
-        if c.table == "raw" and c.rule and not c.is_ours and c.verdict in ("CT", "NOTRACK"):
-            return Break("rule", f"{c.text}: what is not tracked is led nowhere", c.removal)
+    for c in strangers(case, "nat", chain, "DNAT", "REDIRECT", "ACCEPT", "RETURN"):
+        return Break("rule", f"{c.text}: it takes the port {trial.port.host_port}", c.removal)
+    for c in strangers(case, "raw", chain, "CT", "NOTRACK"):
+        return Break("rule", f"{c.text}: what is not tracked is led nowhere", c.removal)
     for lost in case.lost:
         key = lost.step.probe.key
         if lost.step.probe.kind == "rule" and key[:2] == ("nat", chain):
@@ -86,21 +77,44 @@ def _who(case: Case) -> str:
 
 def untracked(case: Case, _: Gap) -> Break | None:
     """A rule of somebody's that keeps packets from being tracked: no NAT takes place for them, and no way back."""
-    for c in case.counted.get("", ()):
-        if c.table == "raw" and c.rule and not c.is_ours and c.verdict in ("CT", "NOTRACK"):
+    for chain in ("PREROUTING", "OUTPUT"):
+        for c in strangers(case, "raw", chain, "CT", "NOTRACK"):
             return Break("rule", f"{c.text}: what is not tracked is not translated back", c.removal)
     return None
 
 
 def taken(case: Case, place: str) -> list[Counted]:
     """The rules of a place that have counted all of the packets, fit them, and let none go on."""
-    names = {n.bridge for name, n in case.state.networks.items() if name in case.trial.networks}
-    links = {s.point.link for s in case.seen if s.point.place == place} | names | {*case.trial.passes, "lo"}
-    ends = {ip for s in case.seen for ip in (s.packet.src, s.packet.dst)} | {case.trial.ip, case.trial.leads_to or ""}
-    kind = {"ping": "icmp", "isolated": ""}.get(case.trial.how, case.trial.how)
-    links |= {p.link for p in case.trial.way if p.place == place}
-    found = [c for c in case.counted.get(place, ()) if c.takes]
-    return [c for c in found if not kind or not evidence.contradicts(c.rule, links - {""}, kind, ends - {""})]
+    return [c for c in case.counted.get(place, ()) if c.takes and fits(case, c)]
+
+
+def fits(case: Case, c: Counted) -> bool:
+    """Return whether a rule can have met the trial's packets: others may have counted at the same time."""
+    trial = case.trial
+    links = {n.bridge for name, n in case.state.networks.items() if name in trial.networks} | {*trial.passes, "lo"}
+    links |= {s.point.link for s in case.seen if s.point.place == c.place}
+    links |= {p.link for p in trial.way if p.place == c.place}
+    ends = {ip for s in case.seen for ip in (s.packet.src, s.packet.dst)} | {trial.ip, trial.leads_to or ""}
+    kind = {"ping": "icmp", "isolated": ""}.get(trial.how, trial.how)
+    ports: set[int] = set()
+    if trial.port is not None:
+        for first in (trial.port.host_port, trial.port.port):
+            ports |= set(range(first, first + trial.port.count))
+    return not evidence.contradicts(c.rule, links - {""}, kind, ends - {""}, frozenset(ports))
+
+
+def strangers(case: Case, table: str, chain: str, *verdicts: str) -> list[Counted]:
+    """Rules of others that the packets have met, in a chain of the host or one that it leads to."""
+    return [
+        c
+        for c in case.counted.get("", ())
+        if c.table == table
+        and c.rule
+        and not c.is_ours
+        and (c.verdict in verdicts or ("-g" in c.rule and "RETURN" in verdicts))
+        and _belongs(case, c, chain)
+        and fits(case, c)
+    ]
 
 
 def _wrong_mac(case: Case) -> Break | None:
@@ -115,7 +129,8 @@ def _wrong_mac(case: Case) -> Break | None:
             )
             if wrong is None or not point.out:
                 continue
-            return _whose_mac(case, point, wrong.dst_mac, mac or "")
+            if found := _whose_mac(case, point, wrong.dst_mac, mac or ""):
+                return found
     return None
 
 
@@ -140,7 +155,7 @@ def _mac_at(way: tuple[Point, ...], n: int, macs: dict[str, str]) -> str | None:
     return None
 
 
-def _whose_mac(case: Case, point: Point, mac: str, wanted: str) -> Break:
+def _whose_mac(case: Case, point: Point, mac: str, wanted: str) -> Break | None:
     inside = f"ip -n {point.place}" if point.place else "ip"
     place = point.place or "this host"
     entry = next((row for row in case.clues.neighbours.get(point.place, ()) if row.get("lladdr") == mac), None)
@@ -157,6 +172,8 @@ def _whose_mac(case: Case, point: Point, mac: str, wanted: str) -> Break:
         return Break(
             "neighbour", f"{place} sends what is for {ip} to {mac} (ip neigh: permanent), and it is {wanted}", fix
         )
+    if any(e.mac == mac and str(e.ip) == ip for e in case.state.endpoints):
+        return None  # it is for somebody else indeed
     who = f"{owner} ({mac})" if owner else mac
     return Break("address", f"{who} answers for {ip}, which is {wanted}'s: the address is there twice", None)
 
@@ -172,20 +189,11 @@ def _wrong_source(case: Case) -> Break | None:
     local = {cidr.split("/")[0] for _, cidr in case.facts.host.addrs}
     if packet.src in local:
         return None
-    for c in case.counted.get("", ()):
-        if (
-            c.table == "nat"
-            and c.rule
-            and not c.is_ours
-            and _belongs(case, c, "POSTROUTING")
-            and c.verdict in ("ACCEPT", "RETURN", "SNAT", "MASQUERADE", "NETMAP")
-        ):
-            return Break(
-                "rule", f"{c.text}: the packet leaves from {packet.src}, to which nobody outside can answer", c.removal
-            )
-    for c in case.counted.get("", ()):
-        if c.table == "raw" and c.rule and not c.is_ours and c.verdict in ("CT", "NOTRACK"):
-            return Break("rule", f"{c.text}: what is not tracked is not masqueraded", c.removal)
+    for c in strangers(case, "nat", "POSTROUTING", "ACCEPT", "RETURN", "SNAT", "MASQUERADE", "NETMAP"):
+        what = f"{c.text}: the packet leaves from {packet.src}, to which nobody outside can answer"
+        return Break("rule", what, c.removal)
+    for c in strangers(case, "raw", "PREROUTING", "CT", "NOTRACK"):
+        return Break("rule", f"{c.text}: what is not tracked is not masqueraded", c.removal)
     for lost in case.lost:
         if lost.step.probe.kind == "rule" and lost.step.probe.key[:2] == ("nat", "POSTROUTING"):
             return Break(lost.hop, f"missing: {lost.step.do.text()}", REPAIR)

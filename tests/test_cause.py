@@ -266,7 +266,7 @@ def test_arp_that_nobody_answers(built: World) -> None:
 def test_the_service(built: World) -> None:
     trial = all_trials(built)[BY_PORT]
     refusal = Packet("tcp", "refused", "10.0.0.2", "10.0.0.1", 40000)
-    seen = [*passed(trial, 3), *(Sighting(point, refusal) for point in trial.back)]
+    seen = [*passed(trial, 3, dst="10.0.0.2"), *(Sighting(point, refusal) for point in trial.back)]
     found = explain(case(built, BY_PORT, seen, refused=True))
     assert (found.hop, found.fix) == ("service", "netwrap exec c1 -- ss -lntu")
     assert "port 80/tcp in c1 (10.0.0.2)" in found.broken
@@ -300,3 +300,59 @@ def test_isolation_that_does_not_hold(built: World) -> None:
     found = lets_through(case(built, name, []))
     assert (found.hop, found.fix) == ("isolation", "netwrap repair")
     assert found.broken.endswith("-j DROP")
+
+
+def test_what_counted_elsewhere_or_for_others_lets_nothing_through(built: World) -> None:
+    name = "c1 to c3 at 10.0.1.2 must not"
+    for other in (
+        counted("-j ACCEPT", chain="INPUT"),
+        counted("-i docker0 -j ACCEPT"),
+        counted("-j ACCEPT", table="mangle"),
+    ):
+        assert lets_through(case(built, name, [], counted=other)).fix is None
+    goto = {"": [Counted("iptables", "filter", "FORWARD", 1, ("-g", "X"), "X", 9)]}
+    assert lets_through(case(built, name, [], counted=goto)).fix == "iptables -w -t filter -D FORWARD -g X"
+
+
+def test_routes_in_tables_that_nobody_asks_are_not_blamed(built: World) -> None:
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    nowhere = Clues(ways={"forward": Way(error="No route to host")}, source="10.0.0.2")
+    route = {"type": "blackhole", "dst": "192.168.1.0/24", "table": "99"}
+    found = explain(case(built, TO_OUTSIDE, seen, clues=replace(nowhere, routes={"": [route]})))
+    assert found.broken == "this host has no route to 192.168.1.1: No route to host"
+    rule = {"priority": 90, "src": "all", "table": "99"}
+    found = explain(case(built, TO_OUTSIDE, seen, clues=replace(nowhere, routes={"": [route]}, policy={"": [rule]})))
+    assert found.fix == "ip route del blackhole 192.168.1.0/24 table 99"
+
+
+def test_an_address_that_the_sender_has_itself(built: World) -> None:
+    row = {"ifname": "eth0", "addr_info": [{"local": "10.0.0.3", "prefixlen": 24}]}
+    clues = Clues(ways={"start": Way("lo")}, addresses={"c1": [row]})
+    found = explain(case(built, TO_NEIGHBOUR, [], clues=clues))
+    assert (found.hop, found.fix) == ("address", "ip -n c1 addr del 10.0.0.3/24 dev eth0")
+
+
+def test_a_rule_that_changes_the_packets(built: World) -> None:
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    ttl = counted("-i testbridge -j TTL --ttl-set 1", table="mangle", chain="PREROUTING")
+    assert explain(case(built, TO_OUTSIDE, seen, counted=ttl)).hop == "rule"
+    mark = counted("-i testbridge -j MARK --set-xmark 7", table="mangle", chain="PREROUTING")
+    assert explain(case(built, TO_OUTSIDE, seen, counted=mark)).hop == "unknown"
+    policy = Clues(policy={"": [{"priority": 50, "src": "all", "fwmark": "0x7", "action": "blackhole"}]})
+    assert explain(case(built, TO_OUTSIDE, seen, counted=mark, clues=policy)).hop == "rule"
+
+
+def test_a_port_that_leads_to_another_container_is_the_rules_and_no_address_is_there_twice(built: World) -> None:
+    trial = all_trials(built)[BY_PORT]
+    other = next(e for e in built.state().endpoints if e.container == "c2")
+    seen = passed(trial, 1, dst=str(other.ip), dst_mac=other.mac)
+    stranger = counted("-p tcp --dport 8080 -j DNAT", table="nat", chain="OUTPUT")
+    found = explain(case(built, BY_PORT, seen, counted=stranger, refused=True))
+    assert (found.hop, found.fix) == ("rule", "iptables -w -t nat -D OUTPUT -p tcp --dport 8080 -j DNAT")
+    assert explain(case(built, BY_PORT, seen, refused=True)).hop == "unknown"
+
+
+def test_where_some_packets_get_through_nothing_is_ruled_out(built: World) -> None:
+    seen = passed(all_trials(built)[TO_GATEWAY], 3, 3)
+    found = explain(case(built, TO_GATEWAY, seen, answered=True, arrived=True))
+    assert (found.hop, found.broken) == ("unknown", "some packets get an answer and others do not")

@@ -63,6 +63,12 @@ def test_a_rule_for_other_packets_is_not_blamed(rule: str, is_out: bool) -> None
     assert contradicts(tuple(rule.split()), {"a", "eth0"}, "icmp", {"10.0.0.2", "192.168.1.1"}) is is_out
 
 
+def test_a_rule_for_other_ports_is_not_blamed() -> None:
+    for ports, is_out in (("8080", False), ("8000:8090", False), ("8081", True), ("1:79", True), ("http", False)):
+        rule = ("-p", "tcp", "--dport", ports, "-j", "DNAT")
+        assert contradicts(rule, set(), "tcp", set(), frozenset({8080, 80})) is is_out
+
+
 def test_rules_of_nftables_that_count_and_those_that_do_not() -> None:
     base = {"family": "inet", "table": "g", "name": "f", "hook": "forward", "policy": "accept"}
     match = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "a"}}
