@@ -1,7 +1,8 @@
 """The state of the kernel as text, for helpers.bash and the drivers beside it.
 
 All that `ip` tells of links, addresses, routes and rules, but for what changes by itself; the rules of iptables; the
-settings in net.ipv4; /run/netns: of this namespace, of every one in /run/netns and of every process here.
+settings in net.ipv4 and net.ipv6; /run/netns: of this namespace, of every one in /run/netns and of every process here.
+Of IPv6, what the kernel gives links by itself, after a while, counts on links of netwrap's alone: they have none of it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from typing import Any
 
 _LOOK = """
 ip -j -d addr show; echo '# routes'; ip -j -4 route show table all; echo '# rules'; ip -j rule show
+echo '# routes6'; ip -j -6 route show table all; echo '# rules6'; ip -j -6 rule show
 echo '# iptables'; iptables-save | grep -v '^#'; echo '# ip6tables'; ip6tables-save | grep -v '^#'
 echo '# sysctls'; cd /proc/sys/net/ipv4 && grep -H . ip_forward conf/*/*
+cd /proc/sys/net && grep -Hs . ipv6/conf/*/* || true
 """
+_GROUP = "28279"
 # Numbers that are given anew, timers, and what the kernel does later: carrier, forwarding state of a port.
 _BY_ITSELF = {
     *("ifindex", "link_index", "link", "link_netnsid", "link_netns", "operstate", "state", "config_pending"),
@@ -57,15 +61,20 @@ def _is_new(namespace: Path, seen: set[int]) -> bool:
 
 def _space(where: list[str]) -> Iterator[str]:
     text = subprocess.run([*where, "sh", "-c", _LOOK], stdout=subprocess.PIPE, text=True, check=True).stdout
-    objects, routes, rules, *rest = re.split(r"# \w+\n", text)
+    objects, routes, rules, routes6, rules6, *rest = re.split(r"# \w+\n", text)
+    ours = set()
     for link in sorted(json.loads(objects or "[]"), key=lambda link: str(link.get("ifname"))):
         if link.get("ifname"):
             link["flags"] = sorted(_FLAGS & set(link["flags"]))
-            addresses = [a for a in link.pop("addr_info", ()) if a.get("scope") != "link"]
+            ours |= {link["ifname"]} if str(link.get("group")) == _GROUP else set()
+            addresses = [a for a in link.pop("addr_info", ()) if a.get("scope") != "link" or link["ifname"] in ours]
             yield from (f"link {link['ifname']} {word}" for word in sorted(_words("", link)))
             yield from sorted(f"addr {link['ifname']} {_flat(a)}" for a in addresses)
     yield from sorted(f"route {_flat({**route, 'flags': None})}" for route in json.loads(routes or "[]"))
     yield from sorted(f"rule {_flat(rule)}" for rule in json.loads(rules or "[]"))
+    found = [r for r in json.loads(routes6 or "[]") if r.get("protocol") != "kernel" or r.get("dev") in ours]
+    yield from sorted(f"route6 {_flat(route)}" for route in found)
+    yield from sorted(f"rule6 {_flat(rule)}" for rule in json.loads(rules6 or "[]"))
     for version, tables in zip(("iptables", "ip6tables"), rest, strict=False):
         yield from _rules(version, tables)
     yield from rest[2].splitlines()

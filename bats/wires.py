@@ -67,7 +67,7 @@ class Services:
         """A service for TCP and UDP."""
         for protocol in KIND:
             with inside(where):
-                made = socket.socket(socket.AF_INET, KIND[protocol])
+                made = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, KIND[protocol])
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind((ip, port))
             if protocol == "tcp":
@@ -90,7 +90,7 @@ class Services:
             self.heard.append((name, port, where[0]))
             found.sendto(f"{name} {port} {where[0]}".encode(), where)
             return
-        connection, (source, _) = found.accept()
+        connection, (source, *_) = found.accept()
         self.heard.append((name, port, source))
         with connection:
             connection.sendall(f"{name} {port} {source}".encode())

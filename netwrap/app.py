@@ -280,6 +280,7 @@ def _endpoint(desk: Desk, state: State, seen: Facts | None, found: Endpoint) -> 
     place = f"{found.container}/{found.network}"
     built_upon = foundation([found.owner, *ports])  # a container whose network has drifted may reach nobody
     owners = [*built_upon, f"hairpin:{place}", f"replies:{place}"]
+    owners += [owner for owner in state.owners if owner.startswith(f"self:{place}/")]
     entries = desk.store.entries(owners=owners)
     how = health.container_state(container, _is_drifted(entries, seen, state), seen) if seen else UNKNOWN
     return documents.endpoint(found, container, state, how)

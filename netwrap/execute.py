@@ -110,9 +110,9 @@ class Shell:
 
 
 class Batch(Shell):
-    """The same steps in few processes: `ip -batch -` for each run of ip steps in one namespace, and
-    `iptables-restore --noflush` for each run of rules. Read from stdin: `iptables-restore -w FILE` would take
-    FILE for a number of seconds."""
+    """The same steps in few processes: `ip -batch -` for each run of ip steps in one namespace, `iptables-restore
+    --noflush` for each run of rules, one `sysctl` for each run of settings. Read from stdin: `iptables-restore -w
+    FILE` would take FILE for a number of seconds."""
 
     def group(self, steps: Iterable[Step]) -> Iterator[tuple[Step, ...]]:
         """Neighbours that one process can take."""
@@ -122,7 +122,7 @@ class Batch(Shell):
             tool = step.do.argv[0]
             if step.kind == "chain name":  # iptables-nft does not find a chain by the name that the same run gives it
                 return next(alone)
-            if tool == "iptables" or (tool == "ip" and step.do.argv[1] != "netns"):
+            if tool in ("iptables", "sysctl") or (tool == "ip" and step.do.argv[1] != "netns"):
                 return tool, step.do.ns
             return next(alone)
 
@@ -135,7 +135,11 @@ class Batch(Shell):
             return
         for step in steps:
             self._check_namespace(step)
-        if steps[0].do.argv[0] == "ip":
+        if steps[0].do.argv[0] == "sysctl":
+            self._command(Cmd(("sysctl", *(s.do.argv[1] for s in steps))))
+            for step in steps:
+                self._read_back(step)
+        elif steps[0].do.argv[0] == "ip":
             ns = steps[0].do.ns
             lines = [shell_line(_resolved(s.do.argv[1:])) for s in steps]
             self._spawn(("ip", *(("-n", ns.name) if ns else ()), "-batch", "-"), "".join(f"{li}\n" for li in lines))

@@ -149,6 +149,8 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
         return found is not None and (probe.key[1] == "0" or netns_of(probe).is_same(found))
     if probe.kind == "sysctl":
         return facts.sysctls.get(probe.key[0]) == probe.key[1]
+    if probe.kind == "setting on":
+        return facts.sysctls.get(probe.key[0], "0") != "0"
     if probe.kind == "keep":  # writing what it is, is right at any time, as long as it is there
         return probe.key[0] in facts.sysctls
     if probe.kind in ("flows", "passing"):  # forgetting what is not remembered, or bringing up what is up, does no harm
@@ -158,9 +160,7 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
             return None
         table, chain, *words = probe.key
         rules = facts.rules.get((table, chain))
-        if rules is None or not words:
-            return rules is not None
-        return any(same_rule(tuple(words), rule) for rule in rules)
+        return rules is not None and (not words or any(same_rule(tuple(words), rule) for rule in rules))
     handle = facts.handle(probe.ns.name) if probe.ns is not None else None
     if probe.ns is not None and probe.ns.inode and handle is not None and not probe.ns.is_same(handle):
         return False  # the handle leads to another namespace now

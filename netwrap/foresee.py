@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from netwrap.facts import Facts, Rule, Space, netns_of, same_rule
 from netwrap.steps import Step
-from netwrap.steps.sysctl import of_link
+from netwrap.steps.sysctl import of_link, prefixes
 
 
 def after(seen: Facts, steps: Iterable[Step]) -> Facts:
@@ -18,10 +18,15 @@ def after(seen: Facts, steps: Iterable[Step]) -> Facts:
         match step.do.argv:
             case ("ip", "link", "del", "dev", name):
                 seen = _changed(seen, step, partial(_without, name=name))
+                if step.do.ns is None:
+                    kept = {key: value for key, value in seen.sysctls.items() if not key.startswith(prefixes(name))}
+                    seen = replace(seen, sysctls=kept)
             case ("ip", "link", "set", "dev", name, "master", bridge):
                 seen = _changed(seen, step, _plugged(name, bridge))
             case ("ip", "link", "set", "dev", name, "address" | "group" | "mtu" as what, value):
                 seen = _changed(seen, step, _with(name, what, value))
+                if what == "mtu" and step.do.ns is None:
+                    seen = _with_ipv6(seen, name, int(value))
             case ("ip", "link", "set", "dev", old, "down"):
                 seen = _changed(seen, step, _renamed_to(old, old))
             case ("ip", "link", "set", "dev", old, "name", new):
@@ -60,8 +65,10 @@ def _changed(seen: Facts, step: Step, change: Callable[[Space], Space]) -> Facts
 
 def _renamed_key(key: str, old: str, new: str) -> str:
     """The key of a link's setting once the link has another name."""
-    theirs = of_link(old, "")
-    return of_link(new, key[len(theirs) :]) if key.startswith(theirs) else key
+    for theirs, ours in zip(prefixes(old), prefixes(new), strict=True):
+        if key.startswith(theirs):
+            return ours + key[len(theirs) :]
+    return key
 
 
 def _without_addr(name: str, cidr: str) -> Callable[[Space], Space]:
@@ -83,6 +90,14 @@ def _with(name: str, what: str, value: str) -> Callable[[Space], Space]:
         return replace(space, links={**space.links, name: new[what]})
 
     return change
+
+
+def _with_ipv6(seen: Facts, name: str, mtu: int) -> Facts:
+    """The facts with the setting that a link gets with IPv6: it has none below an MTU of 1280 bytes."""
+    key, default = (of_link(n, "disable_ipv6", "ipv6") for n in (name, "default"))
+    if mtu < 1280 or default not in seen.sysctls:
+        return seen
+    return replace(seen, sysctls={key: seen.sysctls[default], **seen.sysctls})
 
 
 def _without_route(dst: str, where: list[str]) -> Callable[[Space], Space]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from netwrap.facts import Facts, holds
 from netwrap.model import Container, Network
+from netwrap.steps import Probe
 from netwrap.undo import Entry
 
 
@@ -50,4 +51,9 @@ def drifted(entries: Iterable[Entry], seen: Facts) -> list[Entry]:
     A link that forwarded before and is away is nobody's loss: that it did is kept for the way back alone.
     """
     standing = (e for e in entries if e.state != "undone" and e.step.probe.kind != "keep")
-    return [e for e in standing if holds(e.step.probe, seen) is False]
+    return [e for e in standing if holds(e.step.probe, seen) is False and not _has_no_such_setting(e.step.probe, seen)]
+
+
+def _has_no_such_setting(probe: Probe, seen: Facts) -> bool:
+    """Return whether a link is there without a setting of ours: below an MTU of 1280 bytes it has no IPv6 at all."""
+    return probe.kind == "setting on" and probe.key[0] not in seen.sysctls and probe.key[1] in seen.host.links

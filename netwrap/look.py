@@ -29,7 +29,8 @@ OPTIONAL = ("conntrack",)
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
 _SO_NETNS_COOKIE = 71
-_CONF = Path("/proc/sys/net/ipv4/conf")
+_CONF = Path("/proc/sys/net")
+_SETTINGS = {"ipv4": ("forwarding", "route_localnet", "accept_redirects", "rp_filter"), "ipv6": ("disable_ipv6",)}
 
 
 def look(
@@ -250,12 +251,11 @@ def _inode(path: str) -> int:
 
 def _sysctls() -> dict[str, str]:
     found = {}
-    for folder in _CONF.iterdir():
-        for setting in ("forwarding", "route_localnet", "accept_redirects"):
-            try:
-                found[sysctl.of_link(folder.name, setting)] = (folder / setting).read_text().strip()
-            except OSError:
-                continue
+    for name in os.listdir(_CONF / "ipv4" / "conf"):
+        for family, setting in ((family, s) for family, settings in _SETTINGS.items() for s in settings):
+            with suppress(OSError):  # there may be no IPv6, and a link may be gone by now
+                value = (_CONF / family / "conf" / name / setting).read_text().strip()
+                found[sysctl.of_link(name, setting, family)] = value
     return found
 
 

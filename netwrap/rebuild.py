@@ -15,7 +15,7 @@ from netwrap.mend import again, host_settings, in_place
 from netwrap.model import Container, Endpoint, Network, NetworkLink, Publication, State
 from netwrap.plan.containers import refuse_full, replies
 from netwrap.plan.networks import refuse_overlap
-from netwrap.plan.ports import refuse_taken
+from netwrap.plan.ports import refuse_taken, to_itself
 from netwrap.steps import Object, Plan, Step, conntrack, owned
 from netwrap.undo import SHARED, Entry, TakenDown, foundation, has_another, needs, order, spoken, whose
 
@@ -48,6 +48,9 @@ def rebuild(
         work.run(owned(network.owner, _told_to_forward(network, seen, gone)))
     for name in sorted({made.container for made in objects.values() if isinstance(made, Endpoint)}):
         work.run(replies(whole.endpoints_of(container=name), whole.container(name), whole))
+    for name in sorted({made.container for made in objects.values() if isinstance(made, Endpoint | Publication)}):
+        for called in (e for e in whole.endpoints_of(container=name) if whole.ports_of(e)):
+            work.run(to_itself(called, whole.endpoints_of(container=name), work.seen, whole))
     return Plan(title, tuple(work.steps), tuple(work.already), restores=tuple(objects))
 
 

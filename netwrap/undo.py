@@ -9,9 +9,9 @@ from itertools import pairwise
 from netwrap.facts import Facts, Rule, holds, is_husk, options_of, renamed, same_rule
 from netwrap.model import digest
 from netwrap.steps import NO_ROW, Cmd, Object, Plan, Probe, Step, conntrack, iptables, is_undone_last, link
-from netwrap.steps.sysctl import of_link
+from netwrap.steps.sysctl import prefixes
 
-SHARED = frozenset({"host", "container", "published", "hairpin", "replies"})
+SHARED = frozenset({"host", "container", "published", "hairpin", "replies", "self"})
 """Kinds of objects that nobody asked for: they stand as long as something needs them."""
 
 
@@ -106,6 +106,8 @@ def needs(owner: str) -> tuple[str, ...]:
             return (f"network:{container}", f"network:{network}")
         case "hairpin" | "replies":
             return (f"endpoint:{name}",)
+        case "self":
+            return (f"hairpin:{container}/{network}", f"endpoint:{container}/{rest.partition('/')[2]}")
         case "port":
             place = f"{container}/{network}"
             return (f"endpoint:{place}", f"hairpin:{place}", f"published:{network}")
@@ -123,7 +125,7 @@ def whose(owner: str) -> tuple[str, str]:
     return ("container", name.partition("/")[0])
 
 
-_KINDS = ("host", "network", "container", "endpoint", "published", "hairpin", "replies", "link", "port")
+_KINDS = ("host", "network", "container", "endpoint", "published", "hairpin", "replies", "self", "link", "port")
 
 
 def order(owners: Iterable[str]) -> list[str]:
@@ -153,8 +155,9 @@ def closure(targets: Iterable[str], standing: frozenset[str]) -> frozenset[str]:
     while True:
         more = {o for o in standing - going if going & frozenset(needs(o))}
         staying = standing - going - more
-        needed = {n for o in staying for n in needs(o)}
+        needed = {n for o in staying if not o.startswith("self:") for n in needs(o)}
         needed |= {o for o in staying if o.startswith("replies:") and has_another(o, staying)}
+        needed |= {o for o in staying if o.startswith("self:") and needs(o)[0] in needed}
         more |= {o for o in staying if o.partition(":")[0] in SHARED and o not in needed}
         if not more:
             return going
@@ -198,7 +201,7 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
         if entry.is_of_another_boot(seen.boot_id) and not _outlasts_a_boot(entry.step.probe):
             already.append(f"done before the last boot, and what is there now is not netwrap's: {entry.step.do.text()}")
             continue
-        if entry.step.kind == "sysctl" and any(entry.step.probe.key[0].startswith(of_link(n, "")) for n in lost):
+        if entry.step.kind == "sysctl" and any(entry.step.probe.key[0].startswith(prefixes(n)) for n in lost):
             already.append(f"gone with its link: {entry.step.do.text()}")
             continue
         if entry.step.kind == "link add" and (other := renamed(entry.step.probe, seen)) is not None:
@@ -228,7 +231,7 @@ def is_away(probe: Probe, seen: Facts) -> bool:
 def _outlasts_a_boot(probe: Probe) -> bool:
     """Says whether it may be there after a boot: links and rules on the host bear our mark, and may have been restored.
     Settings go, and namespaces with what is in them, whatever has their numbers by then."""
-    return probe.kind not in ("sysctl", "keep", "netns") and probe.ns is None
+    return probe.kind not in ("sysctl", "setting on", "keep", "netns") and probe.ns is None
 
 
 def _unmarked(probe: Probe, seen: Facts) -> str | None:

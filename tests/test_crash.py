@@ -210,7 +210,7 @@ def test_what_was_left_goes_with_a_second_try(world: World) -> None:
     assert world.everything() == before
 
 
-@pytest.mark.parametrize("before_last", [5, 4, 3], ids=["the jump", "the chain", "forwarding"])
+@pytest.mark.parametrize("before_last", [6, 5, 4], ids=["the jump", "the chain", "forwarding"])
 def test_what_was_left_of_the_host_does_not_stop_the_next_network_and_goes_with_it(
     before_last: int, world: World
 ) -> None:

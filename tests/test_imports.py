@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "nft": set(),
     "facts": {"policy", "nft", "wayout", "listeners", "steps", "model"},
     "undo": {"facts", "steps", "model"},
-    "health": {"undo", "facts", "model"},
+    "health": {"undo", "facts", "steps", "model"},
     "foresee": {"facts", "steps"},
     "flows": {"facts", "steps", "model"},
     "firewall": {"facts", "steps", "model"},

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from world import World
 
+from netwrap.model import State
 from netwrap.undo import foundation
 
 NETS, NAMES, PIDS = ("a", "b.1", "c-network-of-a-long-name"), ("web", "db", "lab"), (64560, 64561, 64562)
@@ -26,6 +27,7 @@ commands = st.one_of(
     st.builds("network create {}{}".format, nets, st.sampled_from(["", " --internal", " --subnet 10.0.0.1/29"])),
     st.builds("connect --net {} --pid {} --name {}".format, nets, pids, names),
     st.builds("connect --net {} --pid {} -p {}".format, nets, pids, ports),
+    st.builds("publish web --net {} {}".format, nets, ports),
     st.builds("connect --net {} --netns lab".format, nets),
     st.builds("publish {} {}".format, names, ports),
     st.builds("unpublish {} {}".format, names, ports),
@@ -36,6 +38,16 @@ commands = st.one_of(
     st.builds("network link a {}".format, nets),
     st.builds("network unlink a {}".format, nets),
 )
+
+
+def calls_to_itself(state: State) -> set[str]:
+    """What a container needs on several networks: its ports on each are for calls from each other one."""
+    return {
+        f"self:{p.container}/{p.network}/{e.network}"
+        for p in state.publications
+        for e in state.endpoints_of(container=p.container)
+        if e.network != p.network and not state.network(e.network).internal
+    }
 
 
 @pytest.mark.parametrize("option", ["", " --batch"], ids=["one by one", "batch"])
@@ -57,6 +69,7 @@ def test_any_sequence_of_commands_leaves_nothing_when_all_is_removed(
                 assert world.everything() == before, line
             owners = world.state().owners
             assert owners == foundation(owners), f"{line}: something stands upon nothing"
+            assert {o for o in owners if o.startswith("self:")} == calls_to_itself(world.state()), line
         world.netwrap(f"network remove --force {' '.join(world.state().networks) or 'none'}{option}")
         assert world.state().owners == frozenset()
         assert world.kernel.snapshot() == start

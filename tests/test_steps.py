@@ -102,6 +102,8 @@ STEPS: dict[str, tuple[list[Step], Step]] = {
         iptables.insert("raw", "PREROUTING", "n", FROM_OUTSIDE, ("DROP",), "w"),
     ),
     "sysctl.write": ([], sysctl.write("net.ipv4.conf.eth0.route_localnet", "1", "0", "why")),
+    "turn_on": ([], sysctl.turn_on("eth0", "disable_ipv6", "0", "why", "ipv6")),
+    "turn_on of IPv4": ([], sysctl.turn_on("eth0", "rp_filter", "0", "why")),
     "sysctl.write of forwarding": ([], sysctl.write(FORWARDING, "1", "0", "why")),
 }
 
@@ -121,9 +123,8 @@ def test_every_constructor_has_its_case() -> None:
         if callable(found) and getattr(found, "__module__", "") == module.__name__ and not name.startswith("_")
     }
     cases = {name.split()[0].rpartition(".")[2] for name in STEPS}
-    assert (
-        constructors - {"keep", "of_link", "of_a_stranger", "called", "delete", "clear", "remove", "take_out"} == cases
-    )
+    helpers = {"keep", "of_link", "prefixes", "of_a_stranger", "called", "delete", "clear", "remove", "take_out"}
+    assert constructors - helpers == cases
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -33,6 +33,7 @@ STANDING = frozenset(
         ("endpoint:c/a", ("network:a", "container:c")),
         ("published:a", ("network:a",)),
         ("hairpin:c/a", ("endpoint:c/a",)),
+        ("self:c/a/b", ("hairpin:c/a", "endpoint:c/b")),
         ("port:c/a/8080:80/tcp", ("endpoint:c/a", "hairpin:c/a", "published:a")),
         ("port:c/a/127.0.0.1:8000-8010:80-90/udp", ("endpoint:c/a", "hairpin:c/a", "published:a")),
         ("endpoint:web.1_x-y/net.2", ("network:net.2", "container:web.1_x-y")),
@@ -66,6 +67,27 @@ def test_an_object_is_built_upon(owner: str, built_upon: tuple[str, ...]) -> Non
 )
 def test_what_is_taken_back_takes_along(targets: list[str], going: set[str]) -> None:
     assert closure(targets, STANDING) == going
+
+
+_PORTS = {"port:c/a/1:1/tcp", "port:c/a/2:2/tcp", "hairpin:c/a", "published:a"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "going"),
+    [
+        (["port:c/a/1:1/tcp"], set()),
+        (["port:c/a/1:1/tcp", "port:c/a/2:2/tcp"], {"hairpin:c/a", "published:a", "self:c/a/b", "self:c/a/d"}),
+        (["endpoint:c/b"], {"self:c/a/b"}),
+        (["endpoint:c/a"], {*_PORTS, "self:c/a/b", "self:c/a/d"}),
+    ],
+    ids=["one port of two", "all ports", "another network", "the network itself"],
+)
+def test_the_rules_for_calls_to_itself_go_with_the_last_port_or_the_other_network(
+    targets: list[str], going: set[str]
+) -> None:
+    endpoints = {"host", "container:c", *(f"{what}{n}" for n in "abd" for what in ("network:", "endpoint:c/"))}
+    standing = frozenset(endpoints | _PORTS | {"self:c/a/b", "self:c/a/d"})
+    assert closure(targets, standing) == going | set(targets)
 
 
 @st.composite

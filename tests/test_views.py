@@ -56,7 +56,7 @@ def test_a_dry_run_as_json_has_do_undo_namespace_and_why(world: World) -> None:
     found = world.must(f"{CONNECT} --dry-run --json")
     same_as_golden("connect.json", found)
     rows = json.loads(found)
-    assert [row["n"] for row in rows] == list(range(1, 19))
+    assert [row["n"] for row in rows] == list(range(1, 21))
     assert {tuple(row) for row in rows} == {("n", "do", "undo", "ns", "why")}
     assert {row["ns"] for row in rows if row["do"].startswith("ip -n")} == {"bird2"}
 

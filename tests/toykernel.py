@@ -25,7 +25,7 @@ from netwrap.policy import PolicyRule
 from netwrap.steps import Cmd, shell_line
 
 HOST = 4026531840
-SETTINGS = {"forwarding": "0", "route_localnet": "0", "accept_redirects": "1"}
+SETTINGS = {"forwarding": "0", "route_localnet": "0", "accept_redirects": "1", "rp_filter": "0", "disable_ipv6": "0"}
 
 
 class ToyKernel:
@@ -154,6 +154,10 @@ class ToyKernel:
                 assert stdin is not None
                 for line in stdin.splitlines():
                     self.run([*plain[:-2], *split(line)])
+            elif plain[0] == "sysctl":
+                assert stdin is None
+                for setting in plain[1:]:
+                    self.run(["sysctl", setting])
             else:
                 assert stdin is None
                 self.run(plain)
@@ -244,7 +248,15 @@ class ToyKernel:
         ns.links[link.name] = link
         if ns is self.host:
             for setting in SETTINGS:
-                self.sysctls[key_of(link.name, setting)] = self.sysctls[key_of("default", setting)]
+                self._has_setting(link, setting)
+
+    def _has_setting(self, link: ToyLink, setting: str) -> None:
+        """A link's setting begins as those of new links are; below an MTU of 1280 there is no IPv6 on it."""
+        key, default = key_of(link.name, setting), self.sysctls.get(key_of("default", setting))
+        if default is None or (setting == "disable_ipv6" and link.mtu < 1280):
+            self.sysctls.pop(key, None)
+        else:
+            self.sysctls.setdefault(key, default)
 
     def _forget(self, ns: Namespace, name: str) -> None:
         """A link leaves a namespace, and its addresses, routes, ports and settings with it."""
@@ -258,13 +270,15 @@ class ToyKernel:
         self._follow(ns)
         if ns is self.host:
             for setting in SETTINGS:
-                del self.sysctls[key_of(name, setting)]
+                self.sysctls.pop(key_of(name, setting), None)
 
     def _follow(self, ns: Namespace) -> None:
         """A bridge whose MTU nobody has set has that of its smallest port (br_mtu_auto_adjust() in net/bridge)."""
         for bridge in ns.links.values():
             if bridge.kind == "bridge" and not bridge.mtu_is_set:
                 bridge.mtu = min((li.mtu for li in ns.links.values() if li.master == bridge.name), default=1500)
+                if ns is self.host:
+                    self._has_setting(bridge, "disable_ipv6")
 
     def _link_del(self, ns: Namespace, link: ToyLink) -> None:
         must(link.kind != "", "RTNETLINK answers: Operation not supported")
@@ -301,6 +315,8 @@ class ToyKernel:
                 link.group = group
             case ["mtu", value]:
                 link.mtu, link.mtu_is_set = int(value), True
+                if ns is self.host:
+                    self._has_setting(link, "disable_ipv6")
             case ["type", "bridge_slave", "hairpin", ("on" | "off") as value]:
                 must(link.master is not None, "RTNETLINK answers: Operation not supported")
                 link.hairpin = value == "on"
@@ -320,7 +336,7 @@ class ToyKernel:
         for port in ns.links.values():
             port.master = name if port.master == old else port.master
         if ns is self.host:
-            for setting in SETTINGS:
+            for setting in (s for s in SETTINGS if key_of(old, s) in self.sysctls):
                 self.sysctls[key_of(name, setting)] = self.sysctls.pop(key_of(old, setting))
 
     def _target(self, where: str) -> Namespace:
@@ -399,6 +415,9 @@ class ToyKernel:
             self.sysctls["net.ipv4.conf.all.accept_redirects"] = "0" if value == "1" else "1"
             for name in ("default", *self.host.links):
                 self.sysctls[key_of(name, "forwarding")] = value
+        if key == "net.ipv6.conf.all.disable_ipv6":  # addrconf_disable_ipv6() in net/ipv6/addrconf.c
+            for name in ("default", *(n for n in self.host.links if key_of(n, "disable_ipv6") in self.sysctls)):
+                self.sysctls[key_of(name, "disable_ipv6")] = value
 
     def _space(self, ns: Namespace) -> Space:
         links = {

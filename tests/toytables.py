@@ -129,7 +129,7 @@ class Tables:
             word = words.pop(0)
             if word == "!":
                 word = words.pop(0)
-                assert word in ("-i", "-o", "-s", "-d", "--ctstate", "--tcp-flags"), f"! before {word}"
+                assert word in ("-i", "-o", "-s", "-d", "--ctstate", "--dst-type", "--tcp-flags"), f"! before {word}"
             value = words.pop(0)
             if word == "--tcp-flags":
                 assert (value, words.pop(0), "tcp" in loaded) == ("FIN,SYN,RST,ACK", "SYN", True)

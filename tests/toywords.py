@@ -19,13 +19,15 @@ def link_options(words: list[str]) -> dict[str, Any]:
 
 
 def key_of(name: str, setting: str) -> str:
-    return f"net/ipv4/conf/{name}/{setting}" if "." in name else f"net.ipv4.conf.{name}.{setting}"
+    family = "ipv6" if setting == "disable_ipv6" else "ipv4"
+    return f"net/{family}/conf/{name}/{setting}" if "." in name else f"net.{family}.conf.{name}.{setting}"
 
 
 def spelt(key: str) -> str:
     """One spelling of a key; a link's name with a dot needs slashes (sysctl(8))."""
     *head, name, setting = key.split("/" if "/" in key else ".")
-    assert head == ["net", "ipv4", "conf"], f"unknown setting {key}"
+    assert head[::2] == ["net", "conf"], f"unknown setting {key}"
+    assert head[1] in key_of(name, setting), f"{head[1]} has no setting {setting}"
     return key_of(name, setting)
 
 

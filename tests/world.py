@@ -114,6 +114,8 @@ class World:
                 self.kernel.host.links[link].altnames += (name,)
             case ["install", tool]:
                 self.kernel.tools.add(tool)
+            case ["without", "ipv6"]:
+                self.kernel.sysctls = {k: v for k, v in self.kernel.sysctls.items() if "ipv6" not in k}
             case ["mtu", value, link]:
                 self.kernel.host.links[link].mtu = int(value)
             case words:

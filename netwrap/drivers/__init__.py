@@ -40,6 +40,9 @@ class Driver(Protocol):
     def hairpin(self, endpoint: Endpoint) -> Iterable[Step]:
         """What the endpoint needs as long as any of its ports is published."""
 
+    def to_itself(self, called: Endpoint, calling: Endpoint) -> Iterable[Step]:
+        """What lets a container call, by one of its networks, a port that it publishes on another."""
+
     def publish(self, endpoint: Endpoint, port: PublishedPort, seen: Facts) -> Iterable[Step]:
         """One port, or one range, that leads from the host to the container."""
 

@@ -22,6 +22,8 @@ CHAIN = "NETWRAP"
 FORWARDING = "net.ipv4.conf.all.forwarding"
 REDIRECTS = "net.ipv4.conf.all.accept_redirects"
 _NOT_SYN = ("!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
+MIN_MTU_OF_IPV6 = 1280
+"""In bytes (RFC 8200, section 5): below it the kernel has no IPv6 on a link, and no settings for it."""
 
 
 def chain_of(bridge: str) -> str:
@@ -59,6 +61,12 @@ class Bridge:
         yield addr.add(
             br, mac, network.gateway_cidr, f"{network.gateway} on the bridge makes the host the containers' gateway."
         )
+        yield from _ipv6_off(
+            br,
+            network,
+            seen,
+            f"netwrap does IPv4. With IPv6 on {br}, a container could make itself this host's router (CVE-2020-13401).",
+        )
         yield link.set_up(br, mac, f"A link carries nothing until it is up; now {network.subnet} is routed to {br}.")
 
     def forward(self, network: Network, seen: Facts) -> Iterator[Step]:
@@ -66,6 +74,15 @@ class Bridge:
         if seen.sysctls.get(FORWARDING) == "1" and seen.sysctls.get(sysctl.of_link("default", "forwarding")) == "0":
             key = sysctl.of_link(network.bridge, "forwarding")
             yield sysctl.write(key, "1", "0", "This host forwards, but not on new links: the bridge has to be told.")
+        yield iptables.insert(
+            "raw",
+            "PREROUTING",
+            network.name,
+            ("-i", network.bridge, "!", "-s", str(network.subnet)),
+            ("DROP",),
+            f"Only addresses of {network.subnet} may come in from {network.bridge}: with CAP_NET_RAW a container can "
+            "forge any source, also one that a published port is open to.",
+        )
         yield from (_closed if network.internal else _open)(network)
 
     def link(self, one: Network, other: Network, seen: Facts) -> Iterator[Step]:
@@ -84,7 +101,7 @@ class Bridge:
                 "nat",
                 "POSTROUTING",
                 mark,
-                ("-s", str(here.subnet), "-o", there.bridge),
+                ("-s", str(here.subnet), "-o", there.bridge, *nat.NOT_DNAT),
                 ("ACCEPT",),
                 f"{there.name} sees the addresses of {here.name} as they are: only what goes outside is masqueraded.",
             )
@@ -109,6 +126,14 @@ class Bridge:
             f"A veth pair is a cable: {e.veth} stays here, {e.peer} goes to {e.container}.",
         )
         yield link.set_master(e.veth, e.veth_mac, br, f"This end of the cable goes into the bridge {br}.")
+        yield from _ipv6_off(e.veth, network, seen, f"No IPv6 on {e.veth} either, the host's end of the cable.")
+        yield sysctl.turn_on(
+            e.veth,
+            "rp_filter",
+            seen.sysctls.get(sysctl.of_link("default", "rp_filter"), "0"),
+            f"Frames to some reserved MACs (LLDP, LACP) come in past {br} and its rules: the kernel hands them to "
+            f"{e.veth} itself. No route leads back by {e.veth}, so its reverse path filter drops them.",
+        )
         yield link.set_up(e.veth, e.veth_mac, f"{e.veth} is up on the host's side.")
         yield link.move(
             e.peer,
@@ -179,9 +204,20 @@ class Bridge:
             "that it came in.",
         )
 
+    def to_itself(self, called: Endpoint, calling: Endpoint) -> Iterator[Step]:
+        """Lets a container call, by one of its networks, a port that it publishes on another."""
+        yield from nat.to_itself(called, calling)
+
     def publish(self, endpoint: Endpoint, port: PublishedPort, seen: Facts) -> Iterator[Step]:
         """The tutorial's two DNAT rules, and the traffic that began before them."""
         yield from nat.publish(endpoint, port, seen)
+
+
+def _ipv6_off(name: str, network: Network, seen: Facts, why: str) -> Iterator[Step]:
+    """Keeps the host's IPv6 off a new link, unless the kernel has none, or none on links of its MTU."""
+    default = seen.sysctls.get(sysctl.of_link("default", "disable_ipv6", "ipv6"))
+    if default is not None and network.mtu >= MIN_MTU_OF_IPV6:
+        yield sysctl.turn_on(name, "disable_ipv6", default, why, "ipv6")
 
 
 def _forwarding(seen: Facts) -> Iterator[Step]:

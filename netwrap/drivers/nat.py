@@ -16,7 +16,8 @@ from netwrap.model import Endpoint, Network, PublishedPort
 from netwrap.steps import Step, conntrack, iptables, sysctl
 
 _DNAT = ("-m", "conntrack", "--ctstate", "DNAT")
-_NOT_DNAT = ("-m", "conntrack", "!", "--ctstate", "DNAT")
+NOT_DNAT = ("-m", "conntrack", "!", "--ctstate", "DNAT")
+_NOT_LOCAL = ("-m", "addrtype", "!", "--dst-type", "LOCAL")
 
 
 def way_out(network: Network) -> Iterator[Step]:
@@ -26,10 +27,11 @@ def way_out(network: Network) -> Iterator[Step]:
         "nat",
         "POSTROUTING",
         mark,
-        ("-s", str(network.subnet), "!", "-o", br, *_NOT_DNAT),
+        ("-s", str(network.subnet), "!", "-o", br, *NOT_DNAT, *_NOT_LOCAL),
         ("MASQUERADE",),
         f"Nobody outside knows {network.subnet}: packets from there leave with the host's address. "
-        "The tutorial prints `-o` without the `!`, which matches the wrong direction.",
+        "The tutorial prints `-o` without the `!`, which matches the wrong direction. What the host sends to itself "
+        f"from {network.gateway} keeps its address.",
     )
 
 
@@ -77,6 +79,19 @@ def publishing(network: Network, seen: Facts) -> Iterator[Step]:
         ("MASQUERADE",),
         f"A container of {network.name} that calls a port published by another, or by itself: the answer must "
         "come back through the host, or it is not recognized.",
+    )
+
+
+def to_itself(called: Endpoint, calling: Endpoint) -> Iterator[Step]:
+    """A container that calls, with its address on one network, the port that it publishes on another."""
+    yield iptables.append(
+        "nat",
+        "POSTROUTING",
+        f"{called.container}/{called.network}",
+        ("-s", f"{calling.ip}/32", "-d", f"{called.ip}/32", *_DNAT),
+        ("MASQUERADE",),
+        f"{called.container} may call its port on {called.network} from {calling.network}, too: it would drop a packet "
+        f"that comes from its own address {calling.ip}.",
     )
 
 

@@ -13,7 +13,7 @@ from netwrap.facts import HUSK, NO_NAMESPACE, Facts, Space
 from netwrap.ipam import next_address
 from netwrap.model import Container, Endpoint, Network, PublishedPort, State, digest, is_name, mac_of, usable
 from netwrap.plan.common import refuse_down
-from netwrap.plan.ports import publish
+from netwrap.plan.ports import publish, to_itself
 from netwrap.steps import Plan, Step, netns, owned
 
 BRIDGE_PORTS = 1023
@@ -55,6 +55,9 @@ def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None
         steps += owned(container.owner, (_handle(container),))
     steps += owned(endpoint.owner, driver.connect(network, endpoint, container, seen))
     steps += replies((*state.endpoints_of(container=container.name), endpoint), container, state)
+    for other in state.endpoints_of(container=container.name):
+        if state.ports_of(other):
+            steps += to_itself(other, (endpoint,), seen, state)
     already: tuple[str, ...] = ()
     if not endpoint.default_route:
         already = (f"{container.name} gets no default route by {network.name}",)

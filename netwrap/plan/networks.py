@@ -42,8 +42,9 @@ def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
     network = _network(wish, seen, state)
     steps = owned(network.owner, driver.create(network, seen))
     already: tuple[str, ...] = ()
-    steps += shared("host", driver.host(seen), seen, state)
-    if "host" not in state.owners and not any(s.kind == "sysctl" for s in steps):
+    host = shared("host", driver.host(seen), seen, state)
+    steps += host
+    if "host" not in state.owners and not any(s.kind == "sysctl" for s in host):
         already = ("forwarding is on already; it stays as it is, also afterwards",)
     steps += owned(network.owner, driver.forward(network, seen))
     leftovers.refuse(network, steps, seen, state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 
 from netwrap import drivers, firewall
@@ -10,7 +10,7 @@ from netwrap.errors import BadInput, NetwrapError
 from netwrap.facts import Facts
 from netwrap.model import Endpoint, Publication, PublishedPort, State
 from netwrap.plan.common import refuse_down, shared
-from netwrap.steps import Plan, conntrack, owned
+from netwrap.steps import Plan, Step, conntrack, owned
 
 
 def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, state: State) -> Plan:
@@ -31,6 +31,7 @@ def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, s
     place = f"{endpoint.container}/{endpoint.network}"
     steps = shared(f"published:{network.name}", driver.publishing(network, seen), seen, state)
     steps += shared(f"hairpin:{place}", driver.hairpin(endpoint), seen, state)
+    steps += to_itself(endpoint, state.endpoints_of(container=endpoint.container), seen, state)
     publications = []
     for number, port in enumerate(ports):
         refuse_taken(port, port.destination(endpoint.ip), ports[:number], seen, state)
@@ -45,6 +46,18 @@ def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, s
             "three minutes (sudo apt-get install conntrack)",
         )
     return Plan(title, steps, already, tuple(publications), warnings=tuple(_opened(ports, endpoint.ip, seen)))
+
+
+def to_itself(called: Endpoint, others: Iterable[Endpoint], seen: Facts, state: State) -> tuple[Step, ...]:
+    """Plans what lets a container call the ports of one of its endpoints by its other networks. From an internal
+    network there is no way there."""
+    driver = drivers.load(state.network(called.network).driver)
+    steps: tuple[Step, ...] = ()
+    for calling in others:
+        if calling.network != called.network and not state.network(calling.network).internal:
+            owner = f"self:{called.container}/{called.network}/{calling.network}"
+            steps += shared(owner, driver.to_itself(called, calling), seen, state)
+    return steps
 
 
 def _opened(ports: tuple[PublishedPort, ...], ip: IPv4Address, seen: Facts) -> Iterator[str]:

@@ -22,6 +22,25 @@ def keep(key: str, value: str, why: str) -> Step:
     return Step("sysctl keep", cmd, cmd, Probe("keep", (key, value)), why)
 
 
-def of_link(name: str, setting: str) -> str:
-    """The key of a link's IPv4 setting; with slashes where the name has a dot (sysctl(8), NOTES)."""
-    return f"net/ipv4/conf/{name}/{setting}" if "." in name else f"net.ipv4.conf.{name}.{setting}"
+def turn_on(name: str, setting: str, old: str, why: str, family: str = "ipv4") -> Step:
+    """Turns a setting of a link on; any value but 0 is on. Where it is on already the step changes nothing, and holds
+    on to it: a setting of all links may be changed later."""
+    key = of_link(name, setting, family)
+    value = "1" if old == "0" else old
+    return Step(
+        "sysctl",
+        Cmd(("sysctl", f"{key}={value}")),
+        Cmd(("sysctl", f"{key}={old}")),
+        Probe("setting on", (key, name)),
+        why,
+    )
+
+
+def of_link(name: str, setting: str, family: str = "ipv4") -> str:
+    """The key of a link's setting; with slashes where the name has a dot (sysctl(8), NOTES)."""
+    return f"net/{family}/conf/{name}/{setting}" if "." in name else f"net.{family}.conf.{name}.{setting}"
+
+
+def prefixes(name: str) -> tuple[str, ...]:
+    """How the keys of a link's settings begin."""
+    return (of_link(name, "", "ipv4"), of_link(name, "", "ipv6"))

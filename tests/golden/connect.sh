@@ -15,6 +15,14 @@ ip link add name veth5b5fc03 address 06:6e:0a:00:00:02 group 28279 type veth pee
 # This end of the cable goes into the bridge testbridge.
 ip link set dev veth5b5fc03 master testbridge
 
+# No IPv6 on veth5b5fc03 either, the host's end of the cable.
+sysctl net.ipv6.conf.veth5b5fc03.disable_ipv6=1
+
+# Frames to some reserved MACs (LLDP, LACP) come in past testbridge and its
+# rules: the kernel hands them to veth5b5fc03 itself. No route leads back by
+# veth5b5fc03, so its reverse path filter drops them.
+sysctl net.ipv4.conf.veth5b5fc03.rp_filter=1
+
 # veth5b5fc03 is up on the host's side.
 ip link set dev veth5b5fc03 up
 
@@ -85,6 +93,8 @@ iptables -w -t nat -A OUTPUT -p tcp -m tcp --dport 8080 -m addrtype --dst-type L
 # undo: ip -n bird2 addr del 127.0.0.1/8 dev lo
 # undo: ip -n bird2 link set dev eth0 netns $$ name peer5b5fc03
 # undo: ip link set dev veth5b5fc03 down
+# undo: sysctl net.ipv4.conf.veth5b5fc03.rp_filter=0
+# undo: sysctl net.ipv6.conf.veth5b5fc03.disable_ipv6=0
 # undo: ip link set dev veth5b5fc03 nomaster
 # undo: ip link del dev veth5b5fc03
 # undo: ip netns del bird2
