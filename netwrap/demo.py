@@ -191,7 +191,8 @@ def _masquerade() -> dict[str, str]:
 def _take_back(story: Story, servers: list[int], before: Facts) -> int:
     story.chapter("All of it back", "Each step's inverse, the last step first.")
     story.netwrap("disconnect", "c2")
-    story.netwrap("undo")
+    story.netwrap("undo")  # c2 is back, as it was
+    story.netwrap("disconnect", "c2")
     story.netwrap("disconnect", "c1")
     story.netwrap("network", "remove", "testbridge")
     story.chapter("The proof", "Links, addresses, routes, rules, settings and namespaces, here and in both containers.")
