@@ -225,9 +225,10 @@ class _Check:
         )
         if trial.how == ISOLATED:
             return (False, cause.lets_through(case)) if arrived else (True, None)
-        if self._is_waiting(case):  # ARP asks again in a second
-            again = Round(sent, paths).run(LONG)
-            case = replace(case, seen=[*seen, *(s for result in again for s in result.seen)])
+        for _ in range(2):  # ARP asks three times, once a second, and anew for the first packet after that
+            if self._is_waiting(case):
+                again = Round(sent, paths).run(LONG)
+                case = replace(case, seen=[*case.seen, *(s for result in again for s in result.seen)])
         if self._works(trial, results, {p: reading.sums for p, reading in before.items()}):
             big = self._big(trial)
             return self._why_big(trial, big, case) if big else (True, None)
