@@ -76,7 +76,7 @@ def test_any_sequence_of_commands_leaves_nothing_when_all_is_removed(
 
 
 @pytest.mark.parametrize("option", ["", " --batch"], ids=["one by one", "batch"])
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(commands.filter(lambda line: not line.startswith("undo")), min_size=3, max_size=14))
 def test_undo_walks_back_through_every_state_and_its_undos_forward_again(
     option: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
