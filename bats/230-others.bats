@@ -154,11 +154,11 @@ time.sleep(1000)' >/dev/null 2>&1 </dev/null &
     answers "c1 80 192.168.50.2" "$LAN" tcp 192.168.50.1 8080
     refused 2 "listens on *:9090/tcp" publish c1 9090:80
     host iptables -t nat -I PREROUTING -d 192.0.50.0/255.0.255.0 -p tcp -m multiport --dports 80,7070:7071 -j DNAT --to-destination 172.17.0.2:80
-    refused 2 "leads it elsewhere" publish c1 7071:80
+    refused 2 "forwards it elsewhere" publish c1 7071:80
     host iptables -t nat -A PREROUTING -p tcp -m tcp --dport 6060 -m statistic --mode nth --every 2 --packet 0 -j DNAT --to-destination 172.17.0.2:80
     nw publish --quiet c1 6060:80
     [ "$CODE" -eq 0 ]
-    [[ $ERR == *"6060:80/tcp may be led elsewhere by a rule that is not netwrap's"* ]]
+    [[ $ERR == *"6060:80/tcp may be forwarded elsewhere by a rule that is not netwrap's"* ]]
     netwrap status >/dev/null
     netwrap doctor >/dev/null || [ $? -eq 1 ]
 }

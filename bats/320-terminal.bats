@@ -34,7 +34,7 @@ fits() { ! grep -v '^+ ' <<<"$OUT" | grep -E "^.{$(($1 + 1)),}"; }
             echo "$OUT"
             fits "$width"
             if [ "$(wc -L <<<"$whole")" -gt "$width" ]; then
-                same "# cut to $width columns; all of it:"$'\n'"  netwrap $command | cat" "$(tail -n 2 <<<"$OUT")"
+                same "# cut to $width columns; the whole table:"$'\n'"  netwrap $command | cat" "$(tail -n 2 <<<"$OUT")"
             fi
             [ "$(grep -vc '^#\|^  netwrap' <<<"$OUT")" -eq "$(wc -l <<<"$whole")" ] # no line of it is broken
         done

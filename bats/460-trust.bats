@@ -82,7 +82,7 @@ teardown() { host_down; }
     [ "$(netwrap network list --json | jq -r '.[].state' | paste -sd ' ')" = "up up" ]
     run host sh -c 'netwrap network create --quiet --subnet 10.0.2.1/24 c >/dev/full'
     [ "$status" -eq 1 ]
-    [[ $output == "netwrap: what was asked for is done, but stdout is full"* ]]
+    [[ $output == "netwrap: the command is done, but its output could not be written: stdout is full"* ]]
     netwrap network remove --quiet a b c
     same "$before" "$(kernel_state)"
 }

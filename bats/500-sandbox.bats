@@ -205,5 +205,5 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))' "$NETWRAP" 3>&-
 
     run on_a_terminal q "$NETWRAP" demo --step
     [ "$status" -eq 1 ]
-    [[ $output == *"stopped at your word"* ]]
+    [[ $output == *"stopped as requested"* ]]
 }

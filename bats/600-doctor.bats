@@ -47,7 +47,7 @@ mends_all() {
 well() {
     nw doctor
     [ "$CODE" -eq 0 ] || { printf '%s\n' "$OUT" >&2 && return 1; }
-    [ "$(tail -n 1 <<<"$OUT")" = "all well" ]
+    [ "$(tail -n 1 <<<"$OUT")" = "no problems found" ]
 }
 
 @test "a host that is well, before, with and after networks" {

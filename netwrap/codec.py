@@ -20,7 +20,7 @@ def dump_object(made: Object) -> str:
 
 
 def load_object(kind: str, text: str) -> Object:
-    """An object from its JSON. Errors: ValueError, KeyError, TypeError where it is none."""
+    """An object from its JSON. Raises ValueError, KeyError, TypeError if it is not valid."""
     d: dict[str, Any] = json.loads(text)
     match kind:
         case "Network":
@@ -52,7 +52,7 @@ def dump_step(step: Step) -> str:
 
 
 def load_step(text: str, owner: str) -> Step:
-    """A step from its JSON. Errors: ValueError, KeyError, TypeError where it is none."""
+    """A step from its JSON. Raises ValueError, KeyError, TypeError if it is not valid."""
     d: dict[str, Any] = json.loads(text)
     undo = d["undo"] and _cmd(d["undo"])
     probe = Probe(d["probe"]["kind"], tuple(d["probe"]["key"]), _ns(d["probe"]["ns"]))

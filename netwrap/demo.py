@@ -44,7 +44,7 @@ class Story:
             key = read_key("\n  any key = go on, q = stop > ") if self.step else ""
         if key in ("q", "\x03", "\x04"):
             self.signals.check()
-            raise NetwrapError("the demo is stopped at your word; its sandbox is gone", "netwrap demo")
+            raise NetwrapError("the demo stopped as requested; its sandbox is gone", "netwrap demo")
         say(f"\n== {title}\n{textwrap.fill(text, WIDTH, initial_indent='   ', subsequent_indent='   ')}\n")
 
     def netwrap(self, *words: str, changes: bool = True) -> None:

@@ -9,7 +9,7 @@ def quoted(text: str) -> str:
 
 
 def shortened(text: str, most: int = 160) -> str:
-    """A text without its middle where it is very long."""
+    """A text, without its middle if it is very long."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
 
 
@@ -29,13 +29,13 @@ class StateFailed(NetwrapError):
 
 
 class BadInput(NetwrapError):
-    """Bad input, or a state that netwrap will not use; nothing was touched (exit 2)."""
+    """Bad input, or a state that netwrap refuses to use; nothing was changed (exit 2)."""
 
     exit_code = 2
 
 
 class LeftBehind(NetwrapError):
-    """Failed, and something is left; the message names each left thing (exit 3)."""
+    """Failed, and something is left; the message names everything that is left (exit 3)."""
 
     exit_code = 3
 
@@ -47,7 +47,7 @@ class Interrupted(NetwrapError):
 
 
 class CommandFailed(Exception):
-    """A spawned command failed: its line, its exit code (None: ended after the time limit), its stderr."""
+    """A spawned command failed: its line, its exit code (None: it timed out), its stderr."""
 
     def __init__(self, line: str, code: int | None, stderr: str) -> None:
         super().__init__(line, code, stderr)
@@ -58,7 +58,7 @@ class CommandFailed(Exception):
     @property
     def how(self) -> str:
         """Exit code and stderr."""
-        code = "gave no answer in time" if self.code is None else f"exit {self.code}"
+        code = "timed out" if self.code is None else f"exit {self.code}"
         return f"{code}: {self.stderr}" if self.stderr else code
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class CommandFailed(Exception):
 
 
 class NotRun(CommandFailed):
-    """A command that was not even started, for a reason."""
+    """A command that was not started, and why."""
 
     def __init__(self, line: str, why: str) -> None:
         super().__init__(line, None, why)

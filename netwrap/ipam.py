@@ -16,10 +16,10 @@ def next_address(
     last: IPv4Address | None = None,
     ip_range: IPv4Network | None = None,
 ) -> IPv4Address:
-    """Gives the first free address behind `last`, round the range and from its start again.
+    """Return the first free address after `last`; the search goes on at the start of the range.
 
-    Network and broadcast address are never given; what else is not (the gateway) is in `taken`.
-    Errors: NetwrapError where no address is free.
+    It is never the network or broadcast address; what else must not be allocated (the gateway) is in `taken`.
+    Raises NetwrapError if no address is free.
     """
     pool = ip_range or subnet
     low = max(int(pool.network_address), int(subnet.network_address) + 1)
@@ -35,12 +35,12 @@ def next_address(
             return IPv4Address(candidate)
     raise NetwrapError(
         f"no address is free in {pool}: all {max(0, high - low + 1)} are in use",
-        "netwrap ps  # who has them; netwrap disconnect NAME frees one",
+        "netwrap ps  # shows who uses them; netwrap disconnect NAME frees one",
     )
 
 
 def free_subnet(occupied: Iterable[IPv4Network]) -> IPv4Network:
-    """Gives the first private /24 that overlaps nothing occupied. Errors: NetwrapError where none is left."""
+    """Return the first private /24 that overlaps nothing in `occupied`. Raises NetwrapError if none is left."""
     blocked = list(occupied)
     for pool in _POOLS:
         for candidate in pool.subnets(new_prefix=24):

@@ -1,4 +1,4 @@
-"""What netwrap talks about: networks, containers, endpoints, published ports; parse.py reads them from text."""
+"""netwrap's objects: networks, containers, endpoints, published ports; parse.py reads them from text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from netwrap.errors import BadInput, quoted
 
 LINK_GROUP = 28279
-"""Every host link of netwrap's is in this group (0x6e77, "nw"): its mark. Source: ip-link(8), group."""
+"""All of netwrap's links on the host are in this group (0x6e77, "nw"): its mark. Source: ip-link(8), group."""
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 RESERVED = {"all", "default", "lo"}  # names of sysctl folders, and the loopback link
@@ -19,9 +19,9 @@ RESERVED = {"all", "default", "lo"}  # names of sysctl folders, and the loopback
 
 @dataclass(frozen=True)
 class Netns:
-    """A network namespace by its handle in /run/netns; inode 0 is one that does not exist yet, cookie 0 is unknown.
+    """A network namespace and its handle in /run/netns; inode 0 means that it does not exist yet, cookie 0 unknown.
 
-    The kernel gives an inode again once its namespace is gone, a cookie never, until the next boot. Source: kernel,
+    The kernel reuses an inode once its namespace is gone, but no cookie until the next boot. Source: kernel,
     include/uapi/asm-generic/socket.h, SO_NETNS_COOKIE.
     """
 
@@ -30,7 +30,7 @@ class Netns:
     cookie: int = 0
 
     def is_same(self, other: Netns | None) -> bool:
-        """Says whether both are one namespace, as far as both are known."""
+        """Return whether both are one namespace, as far as both are known."""
         if other is None or self.inode != other.inode:
             return False
         return 0 in (self.cookie, other.cookie) or self.cookie == other.cookie
@@ -38,7 +38,7 @@ class Netns:
 
 @dataclass(frozen=True)
 class Network:
-    """A subnet on a bridge of its own."""
+    """A subnet with its own bridge."""
 
     name: str
     driver: str
@@ -70,9 +70,9 @@ class Process:
 
 @dataclass(frozen=True)
 class Machine:
-    """A boot, and the namespaces by which links and processes are told; 0, None: not known.
+    """A boot, and the namespaces that identify links and processes; 0 or None: not known.
 
-    A namespace's inode is given again once it is gone. A network namespace's cookie is not, and a pid namespace is as
+    A namespace's inode is reused once it is gone. A network namespace's cookie is not, and a pid namespace is as
     old as its first process.
     """
 
@@ -83,10 +83,10 @@ class Machine:
     began: int | None = None
     """Start time of the pid namespace's first process, as the time namespace shows it."""
     boottime: int | None = None
-    """How far the time namespace's boot clock is ahead, in nanoseconds: start times are by it."""
+    """How far the time namespace's boot clock is ahead, in nanoseconds: it is part of every start time."""
 
     def differs(self, other: Machine) -> tuple[str, ...]:
-        """The kinds of namespaces in which two places of one boot differ; none where the boots do."""
+        """The kinds of namespaces in which two places of one boot differ; empty if the boots differ."""
         if self.boot_id != other.boot_id:
             return ()
         is_time = None in (self.boottime, other.boottime) or self.boottime == other.boottime
@@ -101,7 +101,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Container:
-    """Any process with a network namespace of its own; `ours` says that netwrap made the handle."""
+    """Any process with its own network namespace; `ours` means that netwrap made the handle."""
 
     name: str
     inode: int
@@ -112,9 +112,9 @@ class Container:
     cookie: int = 0
     """Of its namespace, as the inode is."""
     started: bool = False
-    """True where `netwrap run` started the process, in mount, pid and uts namespaces of its own."""
+    """True if `netwrap run` started the process, with its own mount, pid and uts namespaces."""
     supervisor: tuple[int, int] | None = None
-    """Pid and start time of the `netwrap run` that is about to start it: who looks after it until its pid is known."""
+    """Pid and start time of the `netwrap run` that is about to start it: stands for it until its pid is known."""
 
     @property
     def owner(self) -> str:
@@ -126,7 +126,7 @@ class Container:
 
     @property
     def watched(self) -> tuple[int, int] | None:
-        """Pid and start time of the process whose end is the container's; None where it is a namespace alone."""
+        """Pid and start time of the process whose end is the container's; None if it is only a namespace."""
         if self.pid is None or self.starttime is None:
             return self.supervisor
         return (self.pid, self.starttime)
@@ -144,10 +144,10 @@ class Endpoint:
     veth: str
     veth_mac: str
     peer: str
-    """The name of the inner end while it still is on the host."""
+    """The name of the inner end while it is still on the host."""
     default_route: bool = True
     table: int = 0
-    """The routing table for what its address sends, once its container is on a second network."""
+    """The routing table for packets from its address, once its container is on a second network."""
 
     @property
     def owner(self) -> str:
@@ -156,7 +156,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class PublishedPort:
-    """A host port, or a range of them, that leads to a container's port."""
+    """A host port, or a range of them, that is forwarded to a container's port."""
 
     host_port: int
     port: int
@@ -164,7 +164,7 @@ class PublishedPort:
     count: int = 1
     host_ip: IPv4Address | None = None
     allow_from: tuple[IPv4Network, ...] = ()
-    """Who may reach it, apart from the host itself; empty is everybody."""
+    """The sources that may reach it, apart from the host itself; empty means everybody."""
     typed: str = field(default="", compare=False)
     """As the user typed it, for errors."""
 
@@ -192,11 +192,11 @@ class PublishedPort:
 
     @property
     def host_only(self) -> bool:
-        """True where only the host itself can reach it: published on a loopback address."""
+        """True if only the host itself can reach it: published on a loopback address."""
         return self.host_ip is not None and self.host_ip.is_loopback
 
     def clashes(self, other: PublishedPort) -> bool:
-        """Says whether both want one port of one address."""
+        """Return whether both need the same port of the same address."""
         return (
             self.protocol == other.protocol
             and self.host_port < other.host_port + other.count
@@ -223,7 +223,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class NetworkLink:
-    """Two networks whose containers may reach each other; a and b in alphabetical order."""
+    """Two networks whose containers can reach each other; a and b in alphabetical order."""
 
     a: str
     b: str
@@ -235,7 +235,7 @@ class NetworkLink:
 
 @dataclass(frozen=True)
 class State:
-    """What stands, by the store: objects, the owners of standing steps, where each network's IPAM is."""
+    """What exists according to the store: objects, the owners of steps, each network's last allocated address."""
 
     networks: dict[str, Network] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
@@ -244,11 +244,11 @@ class State:
     links: tuple[NetworkLink, ...] = ()
     owners: frozenset[str] = frozenset()
     half_removed: frozenset[str] = frozenset()
-    """Owners whose teardown has failed: some of their steps are taken back, and some are left."""
+    """Owners whose teardown has failed: some of their steps are undone, and some are left."""
     last: dict[str, IPv4Address] = field(default_factory=dict)
 
     def endpoints_of(self, *, container: str | None = None, network: str | None = None) -> tuple[Endpoint, ...]:
-        """The endpoints of a container, of a network, or of both, in the order of their making."""
+        """The endpoints of a container, of a network, or of both, in the order in which they were made."""
         return tuple(
             e
             for e in self.endpoints
@@ -256,7 +256,7 @@ class State:
         )
 
     def ports_of(self, endpoint: Endpoint) -> tuple[PublishedPort, ...]:
-        """The ports that an endpoint publishes, in the order of their making."""
+        """The ports that an endpoint publishes, in the order in which they were published."""
         return tuple(
             p.port for p in self.publications if (p.container, p.network) == (endpoint.container, endpoint.network)
         )
@@ -266,7 +266,7 @@ class State:
         return tuple(li.b if li.a == network else li.a for li in self.links if network in (li.a, li.b))
 
     def without(self, owners: Iterable[str]) -> State:
-        """What stands once these objects are gone; where each network's IPAM is does not change."""
+        """The state once these objects are gone; each network's last allocated address does not change."""
         gone = frozenset(owners)
         if not gone:
             return self
@@ -282,39 +282,39 @@ class State:
         )
 
     def network(self, name: str) -> Network:
-        """The network of that name. Errors: BadInput where there is none."""
+        """The network of that name. Raises BadInput if there is none."""
         if name not in self.networks:
             raise BadInput(f"no network {quoted(name)}", "netwrap network list")
         return self.networks[name]
 
     def container(self, name: str) -> Container:
-        """The container of that name. Errors: BadInput where there is none."""
+        """The container of that name. Raises BadInput if there is none."""
         if name not in self.containers:
             raise BadInput(f"no container {quoted(name)}", "netwrap ps")
         return self.containers[name]
 
 
 def is_name(text: str) -> bool:
-    """Says whether a network, a container or a handle may be called so."""
+    """Return whether this is a valid name for a network, a container or a handle."""
     return _NAME.fullmatch(text) is not None and text not in RESERVED
 
 
 def bridge_name(network: str) -> str:
-    """The bridge of a network: its name, or br-<8 hex> where that is longer than 15 characters."""
+    """The bridge of a network: its name, or br-<8 hex> if that is longer than 15 characters."""
     return network if len(network) <= 15 else f"br-{digest(network)}"
 
 
 def digest(*words: object, length: int = 8) -> str:
-    """Hex digits that follow from the words alone, so that a dry run names what the real run names."""
+    """Hex digits that depend on the words alone, so that a dry run and the real run choose the same names."""
     return sha256("/".join(map(str, words)).encode()).hexdigest()[:length]
 
 
 def mac_of(kind: str, ip: IPv4Address, attempt: int = 0) -> str:
-    """A locally administered MAC that follows from an address; host ends and inner ends differ."""
+    """A locally administered MAC that depends on an address; host ends and inner ends differ."""
     first = {"bridge": 0x02, "veth": 0x06, "container": 0x0A}[kind] + 4 * attempt
     return f"{first:02x}:6e" + "".join(f":{byte:02x}" for byte in ip.packed)
 
 
 def usable(net: IPv4Network, ip: IPv4Address) -> bool:
-    """Says whether a host of the subnet may have the address: neither network nor broadcast."""
+    """Return whether a host of the subnet may have the address: neither network nor broadcast."""
     return ip in net and ip not in (net.network_address, net.broadcast_address)

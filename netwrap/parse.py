@@ -1,6 +1,6 @@
-"""What users type, read into the values of model.py: names, addresses, subnets, MACs, ports.
+"""Parses what users type into the values of model.py: names, addresses, subnets, MACs, ports.
 
-Every error is a BadInput that has the whole value in it as it was typed.
+Every error is a BadInput that quotes the whole value as it was typed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def network_name(text: str) -> str:
-    """Checks a network's name. Errors: BadInput."""
+    """Checks a network's name. Raises BadInput."""
     return _name(text, "network name", "netwrap network create testbridge")
 
 
 def container_name(text: str) -> str:
-    """Checks a container's name, which is also its handle in /run/netns. Errors: BadInput."""
-    if text.isdigit():  # `ip link set … netns 123` takes a handle of that name before a process
+    """Checks a container's name, which is also its handle in /run/netns. Raises BadInput."""
+    if text.isdigit():  # `ip link set … netns 123` prefers a handle named 123 to process 123
         raise BadInput(
             f"container name {quoted(text)} looks like a pid", "netwrap connect --name web --net NETWORK --pid PID"
         )
@@ -34,26 +34,26 @@ def container_name(text: str) -> str:
 def _name(text: str, what: str, hint: str) -> str:
     if not is_name(text):
         raise BadInput(
-            f"{what} {quoted(text)} is not valid: 1 to 63 of a-z A-Z 0-9 _ . -, a letter or digit first; "
-            "not all, default, lo",
+            f"{what} {quoted(text)} is not valid: it must be 1 to 63 of a-z A-Z 0-9 _ . -, start with a letter or "
+            "digit, and not be all, default or lo",
             hint,
         )
     return text
 
 
 def link_name(text: str) -> str:
-    """Checks an interface name: at most 15 characters (IFNAMSIZ, netdevice(7)). Errors: BadInput."""
+    """Checks an interface name: at most 15 characters (IFNAMSIZ, netdevice(7)). Raises BadInput."""
     if not _LINK.fullmatch(text) or text in RESERVED:
         raise BadInput(
-            f"interface name {quoted(text)} is not valid: 1 to 15 of a-z A-Z 0-9 _ . -, a letter or digit first; "
-            "not all, default, lo",
+            f"interface name {quoted(text)} is not valid: it must be 1 to 15 of a-z A-Z 0-9 _ . -, start with a "
+            "letter or digit, and not be all, default or lo",
             "netwrap connect --ifname eth0 --net NETWORK --pid PID",
         )
     return text
 
 
 def mac_address(text: str) -> str:
-    """Checks a unicast MAC address. Errors: BadInput."""
+    """Checks a unicast MAC address. Raises BadInput."""
     mac = text.lower()
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
         raise BadInput(f"MAC {quoted(text)} is not a unicast MAC address", "netwrap connect --mac 02:00:00:00:00:07 …")
@@ -61,7 +61,7 @@ def mac_address(text: str) -> str:
 
 
 def ip_address(text: str, what: str = "address") -> IPv4Address:
-    """Parses an IPv4 address. Errors: BadInput."""
+    """Parses an IPv4 address. Raises BadInput."""
     hint = {
         "address": "netwrap connect --net NETWORK --pid PID --ip 10.0.0.2",
         "name server": "netwrap run --net NETWORK --dns 192.0.2.53 -- COMMAND…",
@@ -76,19 +76,19 @@ def _ipv4(text: str, named: str, hint: str) -> IPv4Address:
     except ValueError:
         raise BadInput(f"{named} is not an IPv4 address", hint) from None
     if not isinstance(ip, IPv4Address):
-        raise BadInput(f"{named} is IPv6, which netwrap does not do yet", hint)
+        raise BadInput(f"{named} is IPv6, which netwrap does not support yet", hint)
     return ip
 
 
 def subnet(text: str, what: str = "subnet") -> tuple[IPv4Network, IPv4Address | None]:
-    """Parses a CIDR; host bits, as in the tutorial's 10.0.0.1/24, name the gateway. Errors: BadInput."""
+    """Parses a CIDR; host bits, as in the tutorial's 10.0.0.1/24, give the gateway. Raises BadInput."""
     hint = "netwrap network create --subnet 10.0.0.1/24 testbridge"
     try:
         interface = ipaddress.ip_interface(text)
     except ValueError:
         raise BadInput(f"{what} {quoted(text)} is not a CIDR", hint) from None
     if not isinstance(interface, ipaddress.IPv4Interface):
-        raise BadInput(f"{what} {quoted(text)} is IPv6, which netwrap does not do yet", hint)
+        raise BadInput(f"{what} {quoted(text)} is IPv6, which netwrap does not support yet", hint)
     if "/" not in text:
         raise BadInput(f"{what} {quoted(text)} has no prefix length", hint)
     net = interface.network
@@ -106,7 +106,7 @@ def subnet(text: str, what: str = "subnet") -> tuple[IPv4Network, IPv4Address | 
 
 
 def address_range(text: str) -> IPv4Network:
-    """Parses the part of a subnet from which addresses are given out. Errors: BadInput."""
+    """Parses the part of a subnet from which addresses are allocated. Raises BadInput."""
     try:
         return IPv4Network(text)
     except ValueError as error:
@@ -117,28 +117,28 @@ def address_range(text: str) -> IPv4Network:
 
 
 def _why(error: ValueError) -> str:
-    """What the standard library says of it, without the value."""
+    """The standard library's reason, without the value."""
     return ": it has host bits set" if "host bits" in str(error) else ""
 
 
 def allowed(text: str) -> IPv4Network:
-    """Parses who may reach a published port: a CIDR, or one address. Errors: BadInput."""
+    """Parses who may reach a published port: a CIDR or one address. Raises BadInput."""
     hint = "netwrap publish NAME 8080:80 --allow-from 192.168.50.0/24"
     try:
         net = ipaddress.ip_network(text)
     except ValueError as error:
         raise BadInput(f"--allow-from {quoted(text)} is not a CIDR{_why(error)}", hint) from None
     if not isinstance(net, IPv4Network):
-        raise BadInput(f"--allow-from {quoted(text)} is IPv6, which netwrap does not do yet", hint)
+        raise BadInput(f"--allow-from {quoted(text)} is IPv6, which netwrap does not support yet", hint)
     if net.is_loopback or net.is_multicast or net == IPv4Network("255.255.255.255"):
         raise BadInput(
-            f"--allow-from {quoted(text)}: only this host sends from there, and it may use the port anyway", hint
+            f"--allow-from {quoted(text)} is not an outside address; this host may use the port anyway", hint
         )
     return net
 
 
 def published_port(text: str) -> PublishedPort:
-    """Parses [HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]. Errors: BadInput."""
+    """Parses [HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|/udp|/sctp]. Raises BadInput."""
     hint = "netwrap publish NAME 127.0.0.1:8080:80/tcp  # a range: 8000-8010:80-90"
     rest, slash, protocol = text.partition("/")
     protocol = protocol if slash else "tcp"
@@ -165,5 +165,5 @@ def _port_range(text: str, spec: str, hint: str) -> tuple[int, int]:
         raise BadInput(f"port {quoted(spec)}: {quoted(text)} is not a valid port or range (1-65535)", hint)
     low, high = map(int, ports)
     if high < low:
-        raise BadInput(f"port {quoted(spec)}: the range {quoted(text)} runs backwards", hint)
+        raise BadInput(f"port {quoted(spec)}: the range {quoted(text)} ends before it begins", hint)
     return low, high - low + 1

@@ -46,11 +46,9 @@ def test_the_script_of_a_build_up_ends_with_its_way_back_and_says_so_first(
     start, script = world.kernel.snapshot(), world.must(f"{line} --dry-run")
     head = script.split("set -e")[0]
     (sed,) = re.findall(r"(sed -n .*) SCRIPT \| bash", head)
-    assert "netwrap does not learn" in head
+    assert "netwrap does not know when this script is run, so" in head.replace("\n# ", " ")
     back = subprocess.run(split(sed), input=script, text=True, capture_output=True, check=True).stdout
-    assert all(
-        line.startswith(BACK) for line in script.split("# The way back, the last step first:")[1].splitlines()[1:]
-    )
+    assert all(line.startswith(BACK) for line in script.split("# To undo it, the last step first:")[1].splitlines()[1:])
     world.run_script(script)
     assert world.kernel.snapshot() != start
     world.run_script(back)
@@ -60,14 +58,16 @@ def test_the_script_of_a_build_up_ends_with_its_way_back_and_says_so_first(
 def test_the_script_of_a_teardown_says_that_netwrap_will_miss_what_it_removes(world: World) -> None:
     world.must(CREATE)
     script = world.must("network remove testbridge --dry-run")
-    assert "netwrap does not learn that this script was run: `netwrap status` will miss" in script.replace("\n# ", " ")
+    assert "netwrap does not know when this script is run: `netwrap status` will then report" in script.replace(
+        "\n# ", " "
+    )
     assert BACK not in script
 
 
 def test_a_script_that_takes_itself_back_says_nothing_of_that(world: World) -> None:
     world.must(CREATE)
     script = world.must("run --net testbridge --dry-run -- true")
-    assert "does not learn" not in script
+    assert "does not know" not in script
     assert BACK not in script
 
 
@@ -77,7 +77,7 @@ def test_what_is_released_first_is_no_part_of_the_way_back(world: World) -> None
     world.prepare("end 64560")
     script = world.must("connect --pid 64561 --net testbridge --name web --dry-run")
     assert "\nip netns del bird2" in script
-    assert "bird2" not in script.split("# The way back, the last step first:")[1]
+    assert "bird2" not in script.split("# To undo it, the last step first:")[1]
 
 
 LOST: list[tuple[str, list[str], str]] = [

@@ -84,7 +84,7 @@ def test_the_log_of_what_is_not_taken_back_has_an_empty_undo(connected: World) -
 def test_without_conntrack_a_link_comes_with_a_warning(world: World) -> None:
     for name in ("a", "b"):
         world.must(f"network create {name} --quiet")
-    assert "goes on" in world.netwrap("network link a b --quiet").err
+    assert "stay open" in world.netwrap("network link a b --quiet").err
     world.must("network unlink a b --quiet")
     world.prepare("install conntrack")
     assert world.netwrap("network link a b --quiet").err == ""

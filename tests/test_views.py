@@ -184,7 +184,7 @@ def test_a_change_inside_a_namespace_is_shown_with_its_name() -> None:
 
 def test_no_change_is_said_in_a_sentence() -> None:
     kernel = ToyKernel()
-    assert diff(kernel.facts(), kernel.facts()) == "  (no change that netwrap looks at)"
+    assert diff(kernel.facts(), kernel.facts()) == "  (no change in anything that netwrap looks at)"
 
 
 def test_other_names_groups_and_bridge_ports_are_shown() -> None:

@@ -1,4 +1,4 @@
-"""The command line: options in, text out. One module a group of commands; errors become two lines here."""
+"""The command line: options in, text out. One module per group of commands; errors are printed here, in two lines."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def commands() -> Callable[..., Any]:
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command line; gives its exit code. No traceback reaches the user."""
+    """Runs one command line and returns its exit code. No traceback reaches the user."""
     own = str(Path(sys.executable).parent)  # netwrap itself, for commands that it starts
-    path = (os.environ.get("PATH") or "/usr/bin:/bin").split(":")  # an empty one would be the current directory
+    path = (os.environ.get("PATH") or "/usr/bin:/bin").split(":")  # an empty PATH would mean the current directory
     os.environ["PATH"] = ":".join([*path, *(d for d in (*_SBIN, own) if d not in path)])
     _open_what_is_closed()
     try:
@@ -124,11 +124,13 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.errno == errno.ENOSPC and error.filename is None:  # /dev/full, a pipe's other side is what we print to
+        if error.errno == errno.ENOSPC and error.filename is None:  # stdout cannot be written: /dev/full, a full disk
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _complain("what was asked for is done, but stdout is full", "netwrap log", 1)
+            return _complain(
+                "the command is done, but its output could not be written: stdout is full", "netwrap log", 1
+            )
         return _complain(f"{error.filename or 'system'}: {error.strerror or error}", "netwrap log", 1)
-    except Exception as error:  # a fault of ours; the journal has what was done, and the next command sees to it
+    except Exception as error:  # a bug; the journal has what was done, and the next command deals with it
         if os.environ.get("NETWRAP_DEBUG"):
             raise
         return _complain(f"{type(error).__name__}: {error}", "NETWRAP_DEBUG=1 netwrap …  # shows where", 1)
@@ -138,7 +140,7 @@ _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 def _open_what_is_closed() -> None:
-    """Somebody may start us without stdin, stdout or stderr: a file that we open would get their numbers."""
+    """A program may start netwrap without stdin, stdout or stderr: a file opened later would get their numbers."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)
@@ -163,14 +165,14 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
 
 
 def _typed(option: str, arguments: list[str]) -> str:
-    """The word in which an unknown option was typed: `-net` where click says `-n`."""
+    """The unknown option as it was typed: `-net`, where click reports `-n`."""
     if option.startswith("--"):
         return next((w for w in arguments if w.partition("=")[0] == option), option)
     return next((w for w in arguments if w[:1] == "-" != w[1:2] and option[1:] in w[1:]), option)
 
 
 def _command_path(arguments: list[str]) -> str:
-    """The command that the arguments begin with, for errors that do not say theirs."""
+    """The command at the start of the arguments, for errors that do not name it."""
     path, found = ["netwrap"], commands()
     for word in arguments:
         if word in getattr(found, "commands", {}):

@@ -14,9 +14,9 @@ from netwrap.views.documents import dumps
 
 
 def doctor(ctx: typer.Context, json: Json = False) -> None:
-    """Find what keeps container networks from working here.
+    """Find what keeps container networks from working on this host.
 
-    What is wrong, why it matters, and the command that repairs it. Exit code 1 where something is wrong.
+    Prints what is wrong, why it matters, and the command that repairs it. Exit code 1 if something is wrong.
     """
     found, unseen = checkup.doctor(mode(ctx, json=json, shows=True))
     for sentence in unseen:
@@ -28,7 +28,7 @@ def doctor(ctx: typer.Context, json: Json = False) -> None:
         for f in found:
             print(f"{'wrong' if f['wrong'] else 'note'}: {f['name']}: {f['what']}")
             print(f"  why: {f['why']}\n" + (f"  fix: {f['fix']}\n" if f["fix"] else ""))
-        print(f"{wrong} thing{'' if wrong == 1 else 's'} to mend" if wrong else "all well")
+        print(f"{wrong} problem{'' if wrong == 1 else 's'} found" if wrong else "no problems found")
     raise typer.Exit(1 if wrong else 0)
 
 
@@ -41,11 +41,10 @@ Names = Annotated[
 
 
 def check(ctx: typer.Context, names: Names = None, json: Json = False) -> None:
-    """Try with packets who reaches whom.
+    """Test with real packets which connections work.
 
-    Each container tries its gateway, the outside and a few neighbours; each published port is tried; and what must not
-    get through. WORKS says what packets have shown, `-` where nothing could be tried. Exit code 1 where something is
-    wrong.
+    Each container tests its gateway, the outside and a few neighbours. Each published port is tested, and so is what
+    must be blocked. WORKS is the result of the test, `-` if no test was possible. Exit code 1 if something is wrong.
     """
     found = trying.trying(mode(ctx, json=json, shows=True), names or [])
     if json:

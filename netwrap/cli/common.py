@@ -1,4 +1,4 @@
-"""What the groups of commands share: option types, the mode they add up to, completion."""
+"""What the groups of commands share: option types, the mode that they select, completion."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ def mode(
     json: bool = False,
     shows: bool = False,
 ) -> Mode:
-    """The mode that a command's options add up to; `shows` where it has JSON to print without --dry-run.
+    """The mode that a command's options select; `shows` if it has JSON to print without --dry-run.
 
-    Errors: BadInput for options that contradict each other.
+    Raises BadInput for options that contradict each other.
     """
     command = ctx.command_path
     if step and (batch or dry_run):
-        raise BadInput(f"--step with {'--batch' if batch else '--dry-run'}: one at a time", f"{command} --help")
+        raise BadInput(f"--step cannot be used with {'--batch' if batch else '--dry-run'}", f"{command} --help")
     if json and not (dry_run or shows):
-        raise BadInput("--json goes with --dry-run here", f"{command} --help")
+        raise BadInput("--json needs --dry-run with this command", f"{command} --help")
     return Mode(_state_dir(ctx), dry_run, step, batch, quiet, json, line=_line(ctx))
 
 
 PRIVATE = "command"
-"""The argument that has another program's words: there may be secrets among them, and everybody may read the log."""
+"""The argument with another program's command line: it may contain secrets, and every user may read the log."""
 
 
 def _line(ctx: typer.Context) -> str:
-    """The command line as it was understood, without another program's words: what may be written down."""
+    """The command line as it was parsed, without another program's command line: what the log may contain."""
     words, more = ["netwrap"], ""
     path: list[Any] = [ctx]
     while (parent := path[0].parent) is not None:
@@ -105,7 +105,7 @@ def _as_list(value: object) -> list[str]:
 
 
 def changes(*, shows: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the options of every changing command; it is called with the mode that they add up to."""
+    """Adds the options of every changing command to a command, which is called with the mode that they select."""
     options = {"dry_run": DryRun, "step": Step, "batch": Batch, "quiet": Quiet, "json": Json}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -127,23 +127,23 @@ def changes(*, shows: bool = False) -> Callable[[Callable[..., None]], Callable[
 
 
 def number_of(text: str) -> int:
-    """Parses a number that is written as netwrap writes it, so that errors name it as it was typed."""
+    """Parses a number in the form that netwrap prints, so that errors quote it as it was typed."""
     if not re.fullmatch("0|[1-9][0-9]{0,29}", text):
         raise typer.BadParameter(f"{quoted(text)} is not a whole number")
     return int(text)
 
 
 def show_table(head: Sequence[str], rows: Iterable[Sequence[object]], drop: Sequence[str] = ()) -> None:
-    """Prints a table; on a terminal that is too narrow, columns in `drop` go first, then the longest cells are cut."""
+    """Prints a table; if the terminal is too narrow, columns in `drop` go first, then the longest cells are cut."""
     width = columns(sys.stdout)
     text, whole = fitted(head, rows, width, drop)
     print(text, flush=not whole)
     if not whole:
-        talk(f"# cut to {width} columns; all of it:\n  {shell_line(['netwrap', *sys.argv[1:]])} | cat")
+        talk(f"# cut to {width} columns; the whole table:\n  {shell_line(['netwrap', *sys.argv[1:]])} | cat")
 
 
 def _state_dir(ctx: typer.Context) -> Path:
-    """--state-dir, else what the environment and the sandbox say; also in completion, where no callback has run."""
+    """--state-dir, or else what the environment or the sandbox says; also in completion, where no callback has run."""
     given = ctx.find_root().params.get("_state_dir")
     return Path(given) if given else sandbox.state_dir(os.environ)
 

@@ -37,13 +37,13 @@ Net = Annotated[
 SomeNet = Annotated[
     str | None,
     typer.Option(
-        "--net", metavar="NETWORK", help="The network, where it is on several.", autocompletion=complete_network
+        "--net", metavar="NETWORK", help="The network, if the container is on several.", autocompletion=complete_network
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The container.", autocompletion=complete_container)]
 NewName = Annotated[
     str | None,
-    typer.Option("--name", metavar="NAME", help="Its name, and its handle in /run/netns. Default: c-XXXXXXXX."),
+    typer.Option("--name", metavar="NAME", help="The container's name, also in /run/netns. Default: c-XXXXXXXX."),
 ]
 Publish = Annotated[
     list[str] | None,
@@ -52,7 +52,7 @@ Publish = Annotated[
 AllowFrom = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="CIDR", help="Only this source, and this host, may use the ports. Repeatable. Default: everybody."
+        metavar="CIDR", help="Only this source and this host may use the ports. Repeatable. Default: everybody."
     ),
 ]
 Specs = Annotated[list[str], typer.Argument(metavar="SPEC...", help=SPEC)]
@@ -64,7 +64,7 @@ def connect(
     net: Net,
     pid: Annotated[
         int | None,
-        typer.Option(metavar="PID", parser=number_of, help="A process in a network namespace of its own."),
+        typer.Option(metavar="PID", parser=number_of, help="A process with its own network namespace."),
     ] = None,
     netns: Annotated[
         str | None, typer.Option(metavar="NAME", help="A namespace in /run/netns.", autocompletion=complete_netns)
@@ -88,16 +88,16 @@ def connect(
 ) -> None:
     """Connect a process to a network; print its address.
 
-    Give one of --pid, --netns and --container. A process may be on several networks: the first one gives it its
-    default route.
+    Give exactly one of --pid, --netns and --container. A process may be on several networks; its default route is
+    through the first one.
     """
     if sum(given is not None for given in (pid, netns, container)) != 1:
         raise BadInput(
-            "which process? give one of --pid, --netns and --container", "netwrap connect --net NETWORK --pid PID"
+            "connect needs exactly one of --pid, --netns and --container", "netwrap connect --net NETWORK --pid PID"
         )
     if hold and pid is None:
         raise BadInput(
-            "--hold waits for a process: it goes with --pid", "netwrap connect --net NETWORK --pid PID --hold"
+            "--hold waits for a process to end: it needs --pid", "netwrap connect --net NETWORK --pid PID --hold"
         )
     wish = ConnectWish(
         net,
@@ -141,7 +141,7 @@ def disconnect(
     From all of its networks, or from the one that --net names.
     """
     if (name is None) == (pid is None):
-        raise BadInput("which container? give its name or --pid", "netwrap ps")
+        raise BadInput("disconnect needs either a container's name or --pid", "netwrap ps")
     verbs.disconnect(m, name, pid, net)
 
 
@@ -155,7 +155,7 @@ def publish(
 ) -> None:
     """Publish ports of a container on the host.
 
-    Clients outside reach them at the host's addresses, the host itself also at 127.0.0.1.
+    Outside clients reach them at the host's addresses; the host itself also reaches them at 127.0.0.1.
     """
     verbs.publish(m, name, _ports(specs, allow_from), net)
 
@@ -176,8 +176,8 @@ def unpublish(
 def ps(ctx: typer.Context, json: Json = False) -> None:
     """List the containers and their addresses.
 
-    A container on two networks has two lines. STATE is `up`, `drifted` (somebody has undone a step) or `gone` (the
-    process has exited).
+    A container on two networks has two lines. STATE is `up`, `drifted` (another program or user has undone a step) or
+    `gone` (the process has exited).
     """
     found = verbs.ps(mode(ctx, json=json, shows=True))
     if json:
@@ -190,7 +190,7 @@ def ps(ctx: typer.Context, json: Json = False) -> None:
 
 
 def _published(endpoint: dict[str, Any]) -> Iterator[str]:
-    """Its ports, each with who may use it where that is not everybody."""
+    """Its ports, each with the sources that may use it unless that is everybody."""
     for spec in endpoint["ports"]:
         allowed = endpoint["allow_from"].get(spec)
         yield f"{spec} from {','.join(allowed)}" if allowed else spec
@@ -205,14 +205,15 @@ def run(
     publish: Publish = None,
     allow_from: AllowFrom = None,
     dns: Annotated[
-        list[str] | None, typer.Option(metavar="IP", help="Name server that it asks, else the host's. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="IP", help="Name server for the container. Default: the host's. Repeatable."),
     ] = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run it in the background; print its name.")] = False,
 ) -> None:
     """Run a command as a container on a network.
 
     It gets new net, mount, pid and uts namespaces, starts when its network is up, and is disconnected when it exits.
-    Its exit code is netwrap's.
+    netwrap exits with the command's exit code.
     """
     wish = ConnectWish(
         net,
@@ -230,7 +231,7 @@ def exec_(
 ) -> None:
     """Run a command inside a container.
 
-    Its exit code is netwrap's.
+    netwrap exits with the command's exit code.
     """
     raise typer.Exit(supervise.execute(mode(ctx), name, command))
 
@@ -238,8 +239,8 @@ def exec_(
 def _ports(specs: list[str], allow_from: list[str] | None = None) -> tuple[model.PublishedPort, ...]:
     allowed = tuple(dict.fromkeys(parse.allowed(cidr) for cidr in allow_from or ()))
     if allowed and not specs:
-        raise BadInput("--allow-from is about published ports, and there is none", "netwrap publish --help")
-    if any(net.prefixlen == 0 for net in allowed):  # everybody, which is what no --allow-from says
+        raise BadInput("--allow-from needs a published port, and there is none", "netwrap publish --help")
+    if any(net.prefixlen == 0 for net in allowed):  # everybody: the same as no --allow-from
         allowed = ()
     return tuple(replace(parse.published_port(spec), allow_from=allowed) for spec in specs)
 

@@ -1,4 +1,4 @@
-"""Help: what a command is for, how it is called, an example of it; plain text that fits 80 columns."""
+"""Help: what a command is for, how it is called, and examples; plain text that fits 80 columns."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ GROUPS = {
 
 
 class Command(TyperCommand):
-    """A command whose help is ours."""
+    """A command with netwrap's own help page."""
 
     def get_help(self, ctx: Any) -> str:
         """Its help, as wide as the terminal."""
@@ -109,7 +109,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands whose help is ours."""
+    """A group of commands with netwrap's own help page."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Finds a command. Raises UnknownCommand."""
@@ -123,7 +123,7 @@ class Group(TyperGroup):
 
 
 class UnknownCommand(Exception):
-    """A word that is no command of a group."""
+    """A word that is not a command of its group."""
 
     def __init__(self, word: str, group: str) -> None:
         super().__init__(word, group)

@@ -30,10 +30,10 @@ machine, as do `gateway` and `internet` on theirs."""
 def sandbox(command: Words = None, lan: Lan = False) -> None:
     """Open a shell on a throw-away host.
 
-    You are root on it, also as an ordinary user, and nothing of it remains when its command exits.
+    You are root on it, even if you are an ordinary user outside. Nothing of it remains when its command exits.
     """
     if not command:
-        talk("A throw-away host; `exit` and it is gone. You are root here, and only here.")
+        talk("This is a throw-away host; `exit` removes it. You are root here, and only here.")
         if lan:
             talk(f"\n{indent(host.PICTURE.rstrip(), '  ')}\n\n{_WHERE}", as_it_is=True)
     raise typer.Exit(host.enter(command or [os.environ.get("SHELL", "/bin/bash")], around=lan))
@@ -47,15 +47,15 @@ def sandbox_host(command: Words = None, lan: Lan = False) -> None:
 
 
 def demo(
-    step: Annotated[bool, typer.Option("--step", help="The lesson: explain each command and wait for a key.")] = False,
+    step: Annotated[bool, typer.Option("--step", help="Explain each command and wait for a key.")] = False,
     here: Annotated[bool, typer.Option("--here", hidden=True)] = False,
 ) -> None:
     """Run the whole tutorial in a sandbox.
 
-    With real processes and real packets; at the end everything is undone.
+    It uses real processes and real packets, and undoes everything at the end.
     """
     if step and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise BadInput("--step asks before each step, and there is no terminal to ask on", "netwrap demo")
+        raise BadInput("--step asks before each step, but there is no terminal", "netwrap demo")
     if here:
         raise typer.Exit(story.tell(step=step))
     again = [*PYTHON, "netwrap", "demo", "--here", *(["--step"] if step else [])]

@@ -30,7 +30,7 @@ def log(
 ) -> None:
     """Show what netwrap has done.
 
-    The operations, or one of them with its steps: what was run, and what undoes it.
+    Lists the operations, or one of them with its steps: the commands that were run, and those that undo them.
     """
     m = mode(ctx, json=json, shows=True)
     found = history.operations(m) if number is None else history.operation(m, number)
@@ -48,11 +48,11 @@ def log(
 def undo(
     m: Mode,
     number: Number = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about what was built upon it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before removing what depends on it.")] = False,
 ) -> None:
-    """Undo the last operation that is not undone yet, or that one.
+    """Undo the last operation that is not undone yet, or operation ID.
 
-    What was built goes, with what was built upon it; what was taken down is built up again as it was.
+    What it made is removed, with everything that depends on it. What it removed is made again as it was.
     """
     history.undo(m, number, lambda question: True if yes else _confirm(question), talk)
 

@@ -52,11 +52,11 @@ def create(
         str | None, typer.Option(metavar="IP", help="The host's address in it. Default: the first one.")
     ] = None,
     ip_range: Annotated[
-        str | None, typer.Option(metavar="CIDR", help="Give containers only addresses of this part of the subnet.")
+        str | None, typer.Option(metavar="CIDR", help="Give containers only addresses from this part of the subnet.")
     ] = None,
     mtu: Annotated[
         int | None,
-        typer.Option(metavar="BYTES", parser=number_of, help="MTU. Default: that of the default route's link."),
+        typer.Option(metavar="BYTES", parser=number_of, help="MTU. Default: the MTU of the default route's link."),
     ] = None,
     internal: Annotated[
         bool, typer.Option("--internal", help="No way out of the network, and no published ports.")
@@ -64,7 +64,7 @@ def create(
 ) -> None:
     """Create a network.
 
-    That is a bridge with the gateway's address, forwarding rules, and masquerading for the way out.
+    It is a bridge with the gateway's address, with rules for forwarding, and with masquerading for outgoing packets.
     """
     parse.network_name(name)
     net, host_bits = parse.subnet(subnet) if subnet is not None else (None, None)
@@ -125,7 +125,7 @@ def remove(
 ) -> None:
     """Remove networks.
 
-    Every step that made them is undone; the last network takes the host's part along, such as forwarding.
+    Undoes every step that made them. With the last network, the host's own settings such as forwarding are undone too.
     """
     names = list(dict.fromkeys(names))
     verbs.network_remove(m, names, force=force)

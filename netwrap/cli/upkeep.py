@@ -26,7 +26,7 @@ Name = Annotated[
 def status(ctx: typer.Context, json: Json = False) -> None:
     """Show every object, and which of its steps no longer hold.
 
-    Exit code 1 where one does not.
+    A step no longer holds if another program or user has undone it. Exit code 1 if there is such a step.
     """
     found, unseen = upkeep.status(mode(ctx, json=json, shows=True))
     for sentence in unseen:
@@ -44,9 +44,9 @@ def status(ctx: typer.Context, json: Json = False) -> None:
 
 @changes()
 def repair(m: Mode, name: Name = None) -> None:
-    """Run the steps that no longer hold.
+    """Run the steps that no longer hold again.
 
-    After a firewall was flushed, a link deleted, or a reboot.
+    Use it after a reboot, or if a firewall was flushed or a link was deleted.
     """
     if not upkeep.repair(m, name) and not m.dry_run:
         talk("nothing to repair: every step holds")
@@ -56,7 +56,7 @@ def repair(m: Mode, name: Name = None) -> None:
 def gc(m: Mode) -> None:
     """Clean up after processes that have exited.
 
-    Their addresses, links, rules and handles; prints the names of the containers.
+    Removes their links, rules and handles, frees their addresses, and prints the names of the containers.
     """
     names = upkeep.gc(m)
     if not m.dry_run:

@@ -1,4 +1,4 @@
-"""From a wish, the facts and what stands, to a Plan. Everything is checked here, before the first change."""
+"""From a request, the facts and the state to a Plan. Everything is checked here, before the first change."""
 
 from __future__ import annotations
 

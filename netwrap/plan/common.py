@@ -11,18 +11,18 @@ from netwrap.steps import Probe, Step, owned
 
 
 def shared(owner: str, steps: Iterable[Step], seen: Facts, state: State) -> tuple[Step, ...]:
-    """The steps of a shared object; where it stands, those that do not hold: somebody has undone them."""
+    """The steps of a shared object; if it exists already, only those that no longer hold."""
     steps = tuple(steps)
     if owner in state.owners:
         lost = [s for s in steps if holds(s.probe, seen) is False]
-        if any(step.kind == "sysctl" for step in lost):  # what it changes along is held on to each time
+        if any(step.kind == "sysctl" for step in lost):  # its side effects are kept off each time
             lost = [s for s in steps if s in lost or s.probe.kind == "keep"]
         steps = tuple(lost)
     return owned(owner, steps)
 
 
 def refuse_down(network: Network, seen: Facts, state: State) -> None:
-    """Errors: NetwrapError where a network's bridge is away, or half of the network is."""
+    """Raises NetwrapError if a network's bridge is gone, or the network is half removed."""
     if network.owner in state.half_removed:
         raise NetwrapError(
             f"network {network.name!r} is half removed", f"netwrap network remove --force {network.name}"

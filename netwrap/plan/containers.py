@@ -17,12 +17,12 @@ from netwrap.plan.ports import publish, to_itself
 from netwrap.steps import Plan, Step, netns, owned
 
 BRIDGE_PORTS = 1023
-"""A bridge takes no more ports: BR_MAX_PORTS in net/bridge/br_private.h of the kernel, 1 << 10, port 0 not used."""
+"""The most ports that a bridge can have: BR_MAX_PORTS in net/bridge/br_private.h of the kernel, without port 0."""
 
 
 @dataclass(frozen=True)
 class ConnectWish:
-    """`connect` a process (pid) or a namespace (netns), or `run` in a new one where both are None."""
+    """A request to `connect` a process (pid) or a namespace (netns), or to `run` in a new one if both are None."""
 
     network: str
     pid: int | None = None
@@ -36,9 +36,9 @@ class ConnectWish:
 
 
 def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None = None) -> Plan:
-    """Plans one container's place on a network, with its ports; `made` is a new one whose handle is there already.
+    """Plans one container's place on a network, with its ports; `made` is a new one whose handle exists already.
 
-    Errors: BadInput, NetwrapError.
+    Raises BadInput, NetwrapError.
     """
     network = state.network(wish.network)
     refuse_down(network, seen, state)
@@ -60,7 +60,7 @@ def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None
             steps += to_itself(other, (endpoint,), seen, state)
     already: tuple[str, ...] = ()
     if not endpoint.default_route:
-        already = (f"{container.name} gets no default route by {network.name}",)
+        already = (f"{container.name} gets no default route through {network.name}",)
     makes = (container, endpoint) if is_new else (endpoint,)
     plan = Plan(f"connect {container.name} to {network.name}", steps, already, makes)
     if not wish.ports:
@@ -76,7 +76,7 @@ def connect(wish: ConnectWish, seen: Facts, state: State, made: Container | None
 
 
 def replies(endpoints: tuple[Endpoint, ...], container: Container, state: State) -> tuple[Step, ...]:
-    """What the endpoint with the default route needs as soon as its container is on a second network."""
+    """The steps that the endpoint with the default route needs once its container is on a second network."""
     steps: tuple[Step, ...] = ()
     for found in endpoints if len(endpoints) > 1 else ():
         owner = f"replies:{found.container}/{found.network}"
@@ -87,7 +87,7 @@ def replies(endpoints: tuple[Endpoint, ...], container: Container, state: State)
 
 
 def refuse_full(network: Network, seen: Facts) -> None:
-    """Errors: NetwrapError where a bridge takes no more ports."""
+    """Raises NetwrapError if a bridge cannot have more ports."""
     ports = sum(link.master == network.bridge for link in seen.host.links.values())
     if ports >= BRIDGE_PORTS:
         raise NetwrapError(
@@ -114,7 +114,7 @@ def _address(wish: ConnectWish, network: Network, taken: set[IPv4Address], state
 
 
 def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) -> tuple[Container, bool]:
-    """The container that a wish means, and whether it is a new one."""
+    """The container that a request means, and whether it is a new one."""
     if wish.pid is not None:
         found = _by_pid(wish.pid, wish.name, seen)
     elif wish.netns is not None:
@@ -125,36 +125,36 @@ def _container(wish: ConnectWish, ip: IPv4Address, seen: Facts, state: State) ->
     if found.inode and found.inode == seen.inode:
         what = f"process {wish.pid}" if wish.pid else f"namespace {wish.netns!r}"
         raise BadInput(
-            f"{what} lives in the host's own network namespace",
+            f"{what} is in the host's own network namespace",
             f"netwrap run --net {wish.network} -- COMMAND  # or start the process with: unshare --net COMMAND",
         )
     for known in state.containers.values():
         if _is_same(found, known):
             if known.ours and not known.netns.is_same(seen.handle(known.name)):
                 raise NetwrapError(
-                    f"/run/netns/{known.name} is not the namespace of {known.name} any more",
+                    f"/run/netns/{known.name} is no longer the namespace of {known.name}",
                     f"netwrap repair {known.name}",
                 )
             if wish.name not in (None, known.name):
                 raise BadInput(
-                    f"name {wish.name!r}: this process is connected as {known.name!r} already",
+                    f"name {wish.name!r}: this process is already connected as {known.name!r}",
                     f"netwrap disconnect {known.name}  # or leave --name out",
                 )
             return known, False
     if found.name in state.containers:
         raise BadInput(
-            f"a container {found.name!r} exists", f"netwrap disconnect {found.name}  # or choose another --name"
+            f"container {found.name!r} already exists", f"netwrap disconnect {found.name}  # or choose another --name"
         )
     if found.ours and found.name in seen.handles:
         raise BadInput(
-            f"a namespace {found.name!r} is there already in /run/netns, and it is not netwrap's",
+            f"namespace {found.name!r} already exists in /run/netns, and it is not netwrap's",
             f"netwrap connect --netns {found.name} --net {wish.network}  # or choose another --name",
         )
     return found, True
 
 
 def _is_same(found: Container, known: Container) -> bool:
-    """Says whether both are one container: by namespace, or by process where the namespace cannot be seen."""
+    """Return whether both are one container: by namespace, or by process if the namespace cannot be seen."""
     if found.boot_id != known.boot_id:
         return False
     if found.inode:
@@ -188,13 +188,13 @@ def _by_netns(handle: str, name: str | None, seen: Facts) -> Container:
 def _handle(container: Container) -> Step:
     if container.pid is None:
         return netns.add(
-            container.netns, f"A network namespace of its own for {container.name}: no link, no route yet."
+            container.netns, f"Makes a network namespace for {container.name}; nothing in it is connected yet."
         )
     return netns.attach(
         container.netns,
         container.pid,
-        f"Process {container.pid}'s network namespace gets the name {container.name}. The tutorial's link to "
-        f"/proc/{container.pid}/ns/net would dangle when the process ends, and lead astray when its number is reused.",
+        f"Names the network namespace of process {container.pid}: {container.name}. The tutorial's symlink to "
+        f"/proc/{container.pid}/ns/net would break when the process ends, and mean another one if its pid is reused.",
     )
 
 
@@ -204,7 +204,7 @@ def _endpoint(
     others = state.endpoints_of(container=container.name)
     if any(e.network == network.name for e in others):
         raise BadInput(
-            f"{container.name} is connected to {network.name} already",
+            f"{container.name} is already connected to {network.name}",
             f"netwrap disconnect {container.name} --net {network.name}",
         )
     macs = _macs(network, state)
@@ -227,13 +227,13 @@ def _endpoint(
 
 
 def _free_table(space: Space, others: tuple[Endpoint, ...]) -> int:
-    """The number of a routing table that nobody uses in a container."""
+    """The number of a routing table that is not in use in a container."""
     taken = {r.table for r in space.routes} | {table for _, table in space.policy} | {str(e.table) for e in others}
     return next(n for n in count(101) if str(n) not in taken)
 
 
 def _macs(network: Network, state: State) -> dict[str, str]:
-    """The MACs on a network's bridge, and whose they are."""
+    """The MACs on a network's bridge, and who uses them."""
     taken = {mac: e.container for e in state.endpoints_of(network=network.name) for mac in (e.mac, e.veth_mac)}
     return taken | {mac_of("bridge", network.gateway): f"the bridge {network.bridge}"}
 
@@ -263,7 +263,7 @@ def _ifname(wish: ConnectWish, container: Container, space: Space, others: tuple
         return next(f"eth{n}" for n in range(10_000) if f"eth{n}" not in taken and not space.has_name(f"eth{n}"))
     if wish.ifname in taken or space.has_name(wish.ifname):
         raise BadInput(
-            f"{container.name} has an interface {wish.ifname!r} already",
+            f"{container.name} already has an interface {wish.ifname!r}",
             f"netwrap connect --net {wish.network} --pid PID  # without --ifname one is chosen",
         )
     return wish.ifname

@@ -1,4 +1,4 @@
-"""What stands with our marks and is not in the state: a dry run's script has made it, or it is another state's."""
+"""What has netwrap's marks and is not in the state: a dry run's script made it, or it belongs to another state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netwrap.steps import Step, iptables, shell_line
 
 
 def refuse(network: Network, steps: Iterable[Step], seen: Facts, state: State) -> None:
-    """Raises BadInput where such things are in the way of a new network; the hint is what removes all of them."""
+    """Raises BadInput if such things are in the way of a new network; the hint is the command that removes them."""
     chains = {s.probe.key for s in steps if s.kind == "chain" and s.probe.key in seen.rules}
     link = seen.host.links.get(network.bridge)
     has_link = link is not None and link.group == str(LINK_GROUP)
@@ -33,14 +33,14 @@ def refuse(network: Network, steps: Iterable[Step], seen: Facts, state: State) -
     ]
     commands = [*_without_rules(chains, rules, seen), *(f"ip link del dev {name}" for name in links)]
     raise BadInput(
-        f"network {quoted(network.name)} is not in this state, but this is here already: {', '.join(there)}; a "
-        "dry run's script has made it, or another state has it (netwrap --state-dir DIR)",
+        f"network {quoted(network.name)} is not in this state, but parts of it already exist: {', '.join(there)}; "
+        "made by a dry run's script, or in another state (netwrap --state-dir DIR)",
         f"{' && '.join(commands)}  # removes them",
     )
 
 
 def _networks(rule: tuple[str, ...]) -> list[str]:
-    """The networks in a rule's mark: of `NET`, `CONTAINER/NET`, `A+B`; `host` has none."""
+    """The networks in a rule's comment, as in `NET`, `CONTAINER/NET`, `A+B`; none in `host`."""
     mark = firewall.value(rule, "--comment")
     if not mark.startswith(iptables.MARK) or mark == f"{iptables.MARK}host":
         return []
@@ -48,14 +48,14 @@ def _networks(rule: tuple[str, ...]) -> list[str]:
 
 
 def _is_left(rule: tuple[str, ...], network: Network, state: State) -> bool:
-    """Whether a rule of ours has to go: of this network, or where no network stands, of any."""
+    """Return whether a rule must be removed: one of this network, or any of netwrap's if there is no network."""
     if "host" in state.owners:
         return network.name in _networks(rule)
     return firewall.is_ours(rule)
 
 
 def _is_ours(name: str, network: Network, seen: Facts, state: State, *, every: bool) -> bool:
-    """Whether a link of our group has to go: the bridge and what is plugged into it; with `every`, all of them."""
+    """Return whether a link must be removed: the bridge or a port of it; with `every`, any of netwrap's group."""
     link = seen.host.links[name]
     if link.group != str(LINK_GROUP):
         return False
@@ -66,7 +66,7 @@ def _is_ours(name: str, network: Network, seen: Facts, state: State, *, every: b
 def _without_rules(
     chains: set[tuple[str, str]], rules: list[tuple[tuple[str, str], tuple[str, ...]]], seen: Facts
 ) -> Iterable[str]:
-    """The commands that remove rules and chains, others' rules that lead to these included."""
+    """The commands that remove rules and chains, and other programs' rules that jump to these chains."""
     lead = [
         ((table, chain), rule)
         for (table, chain), found in seen.rules.items()

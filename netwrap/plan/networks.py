@@ -1,4 +1,4 @@
-"""Plans networks and what links them."""
+"""Plans networks and the links between them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from netwrap.steps import Plan, conntrack, owned
 
 @dataclass(frozen=True)
 class NetworkWish:
-    """`network create`: None is "choose for me"; mtu in bytes."""
+    """A request to create a network: None is "choose for me"; mtu in bytes."""
 
     name: str
     driver: str = "bridge"
@@ -29,15 +29,15 @@ class NetworkWish:
     mtu: int | None = None
     internal: bool = False
     typed: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """What the user typed for a field, where that is not its text."""
+    """What the user typed for a field, if that differs from its value as text."""
 
     def said(self, name: str, value: object) -> str:
-        """A field's value as the user typed it, in quotes; one that netwrap has chosen as it is."""
+        """A field's value as the user typed it, in quotes; without quotes if netwrap has chosen it."""
         return quoted(self.typed[name]) if name in self.typed else str(value)
 
 
 def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
-    """Plans a network, and the host's part where it is the first. Errors: BadInput."""
+    """Plans a network, with the host's own settings if it is the first. Raises BadInput."""
     driver = drivers.load(wish.driver)
     network = _network(wish, seen, state)
     steps = owned(network.owner, driver.create(network, seen))
@@ -45,7 +45,7 @@ def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
     host = shared("host", driver.host(seen), seen, state)
     steps += host
     if "host" not in state.owners and not any(s.kind == "sysctl" for s in host):
-        already = ("forwarding is on already; it stays as it is, also afterwards",)
+        already = ("forwarding is already on: netwrap does not change it, and leaves it on",)
     steps += owned(network.owner, driver.forward(network, seen))
     leftovers.refuse(network, steps, seen, state)
     _refuse_taken(network, wish.said("subnet", network.subnet), seen, state)
@@ -53,22 +53,22 @@ def network_create(wish: NetworkWish, seen: Facts, state: State) -> Plan:
 
 
 def network_link(names: tuple[str, str], seen: Facts, state: State) -> Plan:
-    """Plans that containers of two networks reach each other. Errors: BadInput, NetwrapError."""
+    """Plans a link: the containers of two networks can reach each other. Raises BadInput, NetwrapError."""
     one, other = sorted((state.network(name) for name in names), key=lambda n: n.name)
     if one == other:
         raise BadInput(f"network {one.name!r} cannot be linked to itself", "netwrap network link A B")
     if other.name in state.linked_to(one.name):
-        raise BadInput(f"{one.name} and {other.name} are linked already", f"netwrap network inspect {one.name}")
+        raise BadInput(f"{one.name} and {other.name} are already linked", f"netwrap network inspect {one.name}")
     for network in (one, other):
         refuse_down(network, seen, state)
         if network.internal:
             raise BadInput(
-                f"network {network.name!r} is internal: it has no way to another network",
+                f"network {network.name!r} is internal: it cannot be linked",
                 "netwrap network create NAME  # without --internal",
             )
         if network.driver != one.driver:
             raise BadInput(
-                f"{one.name} is of driver {one.driver}, {network.name} of {network.driver}: they cannot be linked",
+                f"{one.name} uses driver {one.driver}, {network.name} uses {network.driver}: they cannot be linked",
                 "netwrap network list",
             )
     link = NetworkLink(one.name, other.name)
@@ -76,8 +76,8 @@ def network_link(names: tuple[str, str], seen: Facts, state: State) -> Plan:
     warnings: tuple[str, ...] = ()
     if conntrack.TOOL not in seen.tools:
         warnings = (
-            f"conntrack is not installed: a connection between {one.name} and {other.name} that stands when they are "
-            "unlinked goes on (sudo apt-get install conntrack)",
+            f"conntrack is not installed: connections between {one.name} and {other.name} that are open when the "
+            "networks are unlinked stay open (sudo apt-get install conntrack)",
         )
     return Plan(f"network link {one.name} {other.name}", steps, makes=(link,), warnings=warnings)
 
@@ -111,7 +111,7 @@ def _network(wish: NetworkWish, seen: Facts, state: State) -> Network:
 
 
 def _no_gateway(wish: NetworkWish, gateway: IPv4Address, subnet: IPv4Network) -> str:
-    """What is wrong with a gateway as it was asked for: by itself, or by the host bits of the subnet."""
+    """What is wrong with the gateway, given by itself or by the host bits of the subnet."""
     said = wish.said("subnet", subnet)
     if "gateway" in wish.typed:
         return f"gateway {quoted(wish.typed['gateway'])} is not a host address in {said}"
@@ -122,14 +122,14 @@ def _refuse_taken(network: Network, named: str, seen: Facts, state: State) -> No
     bridge = network.bridge
     if seen.host.has_name(bridge):
         raise BadInput(
-            f"an interface {quoted(bridge)} is there already, and it is not netwrap's",
-            f"ip link show dev {bridge}  # whose is it? choose another name",
+            f"interface {quoted(bridge)} already exists, and it is not netwrap's",
+            f"ip link show dev {bridge}  # shows it; or choose another name",
         )
     refuse_overlap(network.subnet, seen, state, named)
 
 
 def refuse_overlap(subnet: IPv4Network, seen: Facts, state: State, named: str = "") -> None:
-    """Raises BadInput where another network, or something of this machine's, uses addresses of a subnet."""
+    """Raises BadInput if another network, or the machine itself, uses addresses of a subnet."""
     own = [(n.subnet, f"network {n.name!r} ({n.subnet})") for n in state.networks.values()]
     for net, where in own + seen.occupied():
         if subnet.overlaps(net):

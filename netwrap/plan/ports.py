@@ -14,12 +14,12 @@ from netwrap.steps import Plan, Step, conntrack, owned
 
 
 def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, state: State) -> Plan:
-    """Plans ports of an endpoint, with what its network needs for the first of them. Errors: BadInput."""
+    """Plans ports of an endpoint, with what its network needs for the first of them. Raises BadInput."""
     network = state.network(endpoint.network)
     if network.internal:
         raise BadInput(
-            f"network {network.name!r} is internal: it publishes nothing",
-            "netwrap network create NAME, without --internal",
+            f"network {network.name!r} is internal: its ports cannot be published",
+            "netwrap network create NAME  # without --internal",
         )
     refuse_down(network, seen, state)
     if endpoint in state.endpoints and endpoint.veth not in seen.host.links:
@@ -42,8 +42,8 @@ def publish(endpoint: Endpoint, ports: tuple[PublishedPort, ...], seen: Facts, s
     already: tuple[str, ...] = ()
     if any(p.protocol == "udp" for p in ports) and conntrack.TOOL not in seen.tools:
         already = (
-            "conntrack is not installed: who has sent to this UDP port a moment ago may be led the old way for up to "
-            "three minutes (sudo apt-get install conntrack)",
+            "conntrack is not installed: clients that have just used this UDP port may be sent to the old destination "
+            "for up to three minutes (sudo apt-get install conntrack)",
         )
     return Plan(title, steps, already, tuple(publications), warnings=tuple(_opened(ports, endpoint.ip, seen)))
 
@@ -61,16 +61,16 @@ def to_itself(called: Endpoint, others: Iterable[Endpoint], seen: Facts, state: 
 
 
 def _opened(ports: tuple[PublishedPort, ...], ip: IPv4Address, seen: Facts) -> Iterator[str]:
-    """What is opened to everybody past the rules with which the host guards its own ports."""
+    """Warnings about ports: other rules may forward them elsewhere; the host's INPUT rules do not protect them."""
     guard = firewall.guard(seen)
     for port in ports:
         if perhaps := firewall.dnat_perhaps(port, port.destination(ip), seen):
             others = f" and {len(perhaps) - 1} more" if perhaps[1:] else ""
-            yield f"{port.spec} may be led elsewhere by a rule that is not netwrap's: {perhaps[0]}{others}"
+            yield f"{port.spec} may be forwarded elsewhere by a rule that is not netwrap's: {perhaps[0]}{others}"
         if guard and not port.host_only and not port.allow_from:
             who = firewall.by_whom(seen, "INPUT")
             yield (
-                f"{port.spec} is open to everybody who reaches this host: forwarded packets do not meet INPUT rules "
+                f"{port.spec} is open to everybody who reaches this host: INPUT rules do not see forwarded packets "
                 f"({guard}; {who}). --allow-from CIDR limits who may use it"
             )
 
@@ -78,7 +78,7 @@ def _opened(ports: tuple[PublishedPort, ...], ip: IPv4Address, seen: Facts) -> I
 def refuse_taken(
     port: PublishedPort, destination: str, before: tuple[PublishedPort, ...], seen: Facts, state: State
 ) -> None:
-    """Errors: BadInput where something else uses a port, or leads it elsewhere."""
+    """Raises BadInput if something else uses a port, or forwards it elsewhere."""
     for publication in state.publications:
         if publication.port.clashes(port):
             raise BadInput(
@@ -86,18 +86,18 @@ def refuse_taken(
                 f"netwrap unpublish {publication.container} {publication.port.spec}  # or choose another host port",
             )
     if any(port.clashes(other) for other in before):
-        raise BadInput(f"port {port.said}: two ports of this command are for one host port", "netwrap publish --help")
+        raise BadInput(f"port {port.said}: this command publishes a host port twice", "netwrap publish --help")
     if port.host_ip is not None and not port.host_ip.is_loopback and port.host_ip not in seen.addresses():
         raise BadInput(f"port {port.said}: this machine has no address {port.host_ip}", "ip -br addr")
     if port.allow_from and port.host_only:
         raise BadInput(
-            f"port {port.said}: only this host reaches {port.host_ip}; --allow-from has nobody to let in",
+            f"port {port.said}: only this host can reach {port.host_ip}, so --allow-from has no effect",
             "netwrap publish NAME 8080:80 --allow-from 192.168.50.0/24",
         )
     if rule := firewall.dnat_of_others(port, destination, seen):
         raise BadInput(
-            f"port {port.said}: a rule that is not netwrap's leads it elsewhere: {rule}",
-            "iptables-save -t nat  # whose is it? or choose another host port",
+            f"port {port.said}: a rule that is not netwrap's forwards it elsewhere: {rule}",
+            "iptables-save -t nat  # shows the rule; or choose another host port",
         )
     for listener in seen.listeners:
         taken = PublishedPort(listener.port, listener.port, listener.protocol, 1, listener.ip)
@@ -105,5 +105,5 @@ def refuse_taken(
             where = f"{listener.ip or '*'}:{listener.port}/{listener.protocol}"
             raise BadInput(
                 f"port {port.said}: a socket of this host listens on {where}",
-                f"ss -lnp 'sport = :{listener.port}'  # who listens; or choose another host port",
+                f"ss -lnp 'sport = :{listener.port}'  # shows who listens; or choose another host port",
             )

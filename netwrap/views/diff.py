@@ -1,4 +1,4 @@
-"""What changed between two looks, in the words of the tools."""
+"""What changed between two looks at the machine, in the words of the tools."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Iterator
 from netwrap.facts import Facts, Link, Route, Space
 
 _BUILT_IN = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
-"""iptables makes these when it first looks into a table, and they stay."""
+"""iptables creates these chains when it first reads a table, and they stay."""
 
 
 def diff(before: Facts, after: Facts) -> str:
-    """Lines that went (-) and came (+), by namespace; a sentence where nothing did."""
+    """Lines that were removed (-) and added (+), by namespace; a sentence if nothing changed."""
     old, new = Counter(lines(before)), Counter(lines(after))
     gone = [f"  - {line}" for line in (old - new).elements()]
     came = [f"  + {line}" for line in (new - old).elements()]
-    return "\n".join([*gone, *came]) or "  (no change that netwrap looks at)"
+    return "\n".join([*gone, *came]) or "  (no change in anything that netwrap looks at)"
 
 
 def lines(seen: Facts) -> Iterator[str]:
-    """Everything seen, one line an object. Unlike a diff of `ip` output it has no counters in it."""
+    """Everything seen, one line per object. Unlike the output of `ip`, it contains no counters."""
     yield from _space("", seen.host)
     names = {inode: name for name, inode in seen.handles.items()}
     for name in seen.handles:
         yield f"netns {name}"
     for inode, space in seen.spaces.items():
-        if inode == seen.inode:  # the host's, which is told already
+        if inode == seen.inode:  # the host's namespace, which is listed already
             continue
         yield from _space(f"[{names.get(inode, inode)}] ", space)
     for (table, chain), rules in seen.rules.items():

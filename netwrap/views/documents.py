@@ -16,7 +16,7 @@ def dumps(data: object) -> str:
 
 
 def network(found: Network, state: State, health: str, endpoints: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """A network; `links` are the networks that it is linked to."""
+    """A network as a document; `links` are the networks that it is linked to."""
     return {
         "name": found.name,
         "driver": found.driver,
@@ -49,12 +49,12 @@ def endpoint(found: Endpoint, container: Container, state: State, health: str) -
 
 
 def operation(found: Operation, when: str) -> dict[str, Any]:
-    """A row of the log; `when` is its time as the user reads it."""
+    """A row of the log; `when` is its local time as text."""
     return {"id": found.id, "when": when, "what": found.title, "kind": found.kind, "state": found.state}
 
 
 def step(number: int, found: Operation, entry: Entry) -> dict[str, Any]:
-    """A step of an operation: of a teardown, `do` is the inverse that it ran."""
+    """A step of an operation; for a teardown, `do` is the inverse command that it ran."""
     do, undo = entry.step.do, entry.step.undo
     ran, back = (do, undo) if entry.op == found.id else (undo, do)
     return {
@@ -75,8 +75,8 @@ def status(owner: str, health: str, drift: list[str]) -> dict[str, Any]:
 
 def cut_off(found: Operation) -> dict[str, Any]:
     """An operation that a crash has left half done: the next changing command deals with it."""
-    does = "finished" if found.is_teardown else "rolled back"
-    said = f"{found.title} was cut off; the next changing command has it {does}"
+    does = "finishes it" if found.is_teardown else "rolls it back"
+    said = f"{found.title} was cut off; the next changing command {does}"
     return {
         "object": f"operation:{found.id}",
         "kind": "operation",

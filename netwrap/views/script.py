@@ -1,4 +1,4 @@
-"""A Plan as a bash script that gives the same kernel state as the run, and as JSON."""
+"""A Plan as a bash script that leads to the same kernel state as the plan itself, and as JSON."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ _WIDTH = 80
 
 @dataclass(frozen=True)
 class Meanwhile:
-    """A command that runs while steps stand: they are taken back when it has ended."""
+    """A command that runs while the steps are in place: they are undone when it has ended."""
 
     command: Sequence[str]
     steps: tuple[Step, ...]
 
 
 BACK = "# undo: "
-"""How each line of the way back begins."""
+"""The start of each comment line with an inverse command."""
 
 _UNKNOWN = (
-    "netwrap does not learn that this script was run, and `netwrap undo` cannot undo it. The lines at its end can: "
+    "netwrap does not know when this script is run, so `netwrap undo` cannot undo it. The lines at its end can: "
     f"sed -n 's/^{BACK}//p' SCRIPT | bash"
 )
 _UNKNOWN_TEARDOWN = (
-    "netwrap does not learn that this script was run: `netwrap status` will miss what it removes, and `netwrap repair` "
-    "will make it again."
+    "netwrap does not know when this script is run: `netwrap status` will then report what it removes as missing, and "
+    "`netwrap repair` will make it again."
 )
 
 
 def script(plan: Plan, meanwhile: Meanwhile | None = None) -> str:
-    """The plan as a script: the why above each command, and the way back of what it makes as comments at its end. With
-    a command that runs meanwhile, its exit code is the script's, and the steps are taken back whatever its end."""
+    """The plan as a script: the reason above each command, and the inverse commands as comments at its end.
+
+    With a command that runs meanwhile, the script exits with its exit code; the steps are undone however it ends.
+    """
     made = [step for step in plan.steps if (plan.makes or plan.restores) and step.inverts is None]
     back = way_back(made) if meanwhile is None else []
     lines = ["#!/usr/bin/env bash", f"# netwrap {plan.title}"]
@@ -50,9 +52,9 @@ def script(plan: Plan, meanwhile: Meanwhile | None = None) -> str:
     for step in plan.steps:
         lines += ["", *commented(step), step.do.text()]
     if back:
-        lines += ["", "# The way back, the last step first:", *(BACK + line for line in back)]
+        lines += ["", "# To undo it, the last step first:", *(BACK + line for line in back)]
     if meanwhile is not None:
-        lines += ["", "# The command; then every step is taken back.", "code=0"]
+        lines += ["", "# The command; afterwards every step is undone.", "code=0"]
         lines += [f"{shell_line(meanwhile.command)} || code=$?", "set +e", *way_back(meanwhile.steps), "exit $code"]
     return "\n".join(lines) + "\n"
 
@@ -64,7 +66,7 @@ def way_back(steps: Iterable[Step]) -> list[str]:
 
 
 def commented(step: Step) -> list[str]:
-    """The why as comment lines."""
+    """The reason for a step as comment lines."""
     return _comment(step.why)
 
 

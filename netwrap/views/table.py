@@ -9,16 +9,16 @@ GAP = 2
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table with its head, also where there are no rows."""
+    """A table with its head, even if there are no rows."""
     return fitted(head, rows)[0]
 
 
 def fitted(
     head: Sequence[str], rows: Iterable[Sequence[object]], width: int | None = None, drop: Sequence[str] = ()
 ) -> tuple[str, bool]:
-    """A table, and whether all of it is there.
+    """A table, and whether it is complete.
 
-    Where it is wider than `width`, the columns in `drop` go, one by one, then the longest cells are cut; no line wraps.
+    If it is wider than `width`, the columns in `drop` go, one by one, then the longest cells are cut; no line wraps.
     """
     cells = [["-" if cell in (None, "") else str(cell) for cell in row] for row in rows]
     whole = _drawn(head, cells)
@@ -39,7 +39,7 @@ def fitted(
 def _drawn(head: Sequence[str], cells: Iterable[Sequence[str]], padding: int = 2) -> str:
     import tabulate
 
-    tabulate.MIN_PADDING = padding  # what a head is wider than its column by
+    tabulate.MIN_PADDING = padding  # how much wider a head may be than its column
     return tabulate.tabulate(cells, head, "plain", disable_numparse=True)
 
 
@@ -56,7 +56,7 @@ def _needed(head: Sequence[str], cells: Iterable[Sequence[str]]) -> int:
 
 
 def _limits(widths: list[int], room: int) -> list[int]:
-    """The widths of columns that share the room: the widest give way first."""
+    """The widths of columns that share the room: the widest are made narrower first."""
     limits = list(widths)
     while sum(limits) > max(room, len(limits)):
         widest = max(limits)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # netwrap connect bird2 to testbridge
-# netwrap does not learn that this script was run, and `netwrap undo` cannot
-# undo it. The lines at its end can: sed -n 's/^# undo: //p' SCRIPT | bash
+# netwrap does not know when this script is run, so `netwrap undo` cannot undo
+# it. The lines at its end can: sed -n 's/^# undo: //p' SCRIPT | bash
 set -e
 
-# Process 64560's network namespace gets the name bird2. The tutorial's link to
-# /proc/64560/ns/net would dangle when the process ends, and lead astray when
-# its number is reused.
+# Names the network namespace of process 64560: bird2. The tutorial's symlink to
+# /proc/64560/ns/net would break when the process ends, and mean another one if
+# its pid is reused.
 ip netns attach bird2 64560
 
 # A veth pair is a cable: veth5b5fc03 stays here, peer5b5fc03 goes to bird2.
@@ -77,7 +77,7 @@ iptables -w -t nat -A PREROUTING -p tcp -m tcp --dport 8080 -m addrtype --dst-ty
 # PREROUTING.
 iptables -w -t nat -A OUTPUT -p tcp -m tcp --dport 8080 -m addrtype --dst-type LOCAL -m comment --comment netwrap:bird2/testbridge -j DNAT --to-destination 10.0.0.2:80
 
-# The way back, the last step first:
+# To undo it, the last step first:
 # undo: iptables -w -t nat -D OUTPUT -p tcp -m tcp --dport 8080 -m addrtype --dst-type LOCAL -m comment --comment netwrap:bird2/testbridge -j DNAT --to-destination 10.0.0.2:80
 # undo: iptables -w -t nat -D PREROUTING -p tcp -m tcp --dport 8080 -m addrtype --dst-type LOCAL -m comment --comment netwrap:bird2/testbridge -j DNAT --to-destination 10.0.0.2:80
 # undo: ip link set dev veth5b5fc03 type bridge_slave hairpin off

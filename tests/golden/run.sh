@@ -2,7 +2,7 @@
 # netwrap run web on testbridge
 set -e
 
-# A network namespace of its own for web: no link, no route yet.
+# Makes a network namespace for web; nothing in it is connected yet.
 ip netns add web
 
 # A veth pair is a cable: veth5b5fc03 stays here, peer5b5fc03 goes to web.
@@ -41,7 +41,7 @@ ip -n web addr add 10.0.0.2/24 dev eth0
 # Whatever is not in 10.0.0.0/24 leaves web by the gateway 10.0.0.1.
 ip -n web route add default via 10.0.0.1 dev eth0
 
-# The command; then every step is taken back.
+# The command; afterwards every step is undone.
 code=0
 ip netns exec web unshare --uts --pid /usr/bin/python3 -P -m netwrap.init setpriv --pdeathsig KILL unshare --mount --mount-proc sh -c 'exit 3' || code=$?
 set +e
