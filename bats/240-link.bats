@@ -57,7 +57,7 @@ links() { netwrap network inspect "$1" | jq -c .links; }
     refused 2 "not linked" network unlink a b
     refused 2 "nowhere" network unlink nowhere b
     netwrap network link a b --quiet
-    refused 2 "linked already" network link b a
+    refused 2 "already linked" network link b a
 }
 
 @test "a network that is removed takes its links along, and undo of create says so" {

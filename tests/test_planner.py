@@ -75,7 +75,7 @@ def test_a_known_container_is_found_by_its_process(kernel: ToyKernel, connected:
 def test_a_known_container_is_refused_a_second_time(kernel: ToyKernel, connected: State) -> None:
     with pytest.raises(BadInput, match="c1 is already connected to web"):
         plan.connect(ConnectWish("web", 64560), without_root(kernel, 64560), connected)
-    with pytest.raises(BadInput, match="connected as 'c1' already"):
+    with pytest.raises(BadInput, match="already connected as 'c1'"):
         plan.connect(ConnectWish("db", 64560, name="other"), without_root(kernel, 64560), connected)
 
 
