@@ -225,7 +225,7 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     will_refuse 2 "Missing argument" network link testbridge
     will_refuse 2 "unexpected extra argument" network link testbridge b c
     will_refuse 2 "No such option" doctor --mend
-    will_refuse 2 "unexpected extra argument" check web
+    will_refuse 2 "'nowhere'" check web nowhere
     refuse_all
     same "$BEFORE" "$(kernel_state)"
 }

@@ -127,6 +127,24 @@ NEAR = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("run --net front sh -c true", "-c"),
+        ("run sh --login --net front", "--login"),
+        ("exec front ls -l", "-l"),
+    ],
+)
+def test_options_of_a_command_that_run_or_exec_starts_go_behind_two_dashes(
+    line: str, option: str, world: World
+) -> None:
+    result = world.netwrap(line)
+    assert result.code == 2
+    name = line.split()[0]
+    hint = f"netwrap {name} … -- COMMAND…  # behind -- options are the command's own"
+    assert result.complaint == (f"No such option: '{option}'", hint)
+
+
 @pytest.mark.parametrize(("line", "meaning"), NEAR)
 def test_what_was_probably_meant_is_the_hint(line: str, meaning: str, world: World) -> None:
     result = world.netwrap(line)

@@ -15,7 +15,7 @@ import typer
 from netwrap import __version__
 from netwrap.cli import checkup, container, learn, log, meant, network, upkeep
 from netwrap.cli import help as pages
-from netwrap.cli.common import DEFAULT_STATE
+from netwrap.cli.common import DEFAULT_STATE, PRIVATE
 from netwrap.errors import BadInput, CommandFailed, NetwrapError, quoted, shortened
 from netwrap.terminal import talk
 
@@ -157,8 +157,12 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
     if hasattr(error, "possibilities"):  # an option that the command does not have
         typed = _typed(getattr(error, "option_name", ""), arguments)
         known = [name for param in context.command.params for name in param.opts] if context is not None else []
-        meaning = meant.option(typed, known, path, arguments)
-        hint = f"did you mean: {meaning}" if meaning else f"{path} --help"
+        hint = f"{path} --help"
+        runs_another = context is not None and any(param.name == PRIVATE for param in context.command.params)
+        if is_of_another := runs_another and "--" not in arguments:
+            hint = f"{path} … -- COMMAND…  # behind -- options are the command's own"
+        if meaning := meant.option(typed, known, path, arguments, likeness=0.8 if is_of_another else 0.6):
+            hint = f"did you mean: {meaning}"
         return _complain(f"No such option: {quoted(typed.partition('=')[0])}", hint, 2)
     message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in shortened(message, 600))
     return _complain(message.rstrip("."), f"{path} --help", 2)

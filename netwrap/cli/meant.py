@@ -57,10 +57,10 @@ def command(word: str, group: str, tree: Any, arguments: list[str]) -> str | Non
     return _line([*arguments[: at - bool(group)], *found.split(), *arguments[at + 1 :]], found)
 
 
-def option(typed: str, known: Iterable[str], path: str, arguments: list[str]) -> str | None:
+def option(typed: str, known: Iterable[str], path: str, arguments: list[str], *, likeness: float) -> str | None:
     """The command line with the option that was probably meant by the one that was typed."""
     name, equals, value = typed.partition("=")
-    near = get_close_matches("--" + name.lstrip("-"), [k for k in known if k.startswith("--")], 1)
+    near = get_close_matches("--" + name.lstrip("-"), [k for k in known if k.startswith("--")], 1, likeness)
     if not near or typed not in arguments:
         return None
     at = arguments.index(typed)
