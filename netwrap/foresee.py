@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -24,9 +24,11 @@ def after(seen: Facts, steps: Iterable[Step]) -> Facts:
             case ("ip", "link", "set", "dev", name, "master", bridge):
                 seen = _changed(seen, step, _plugged(name, bridge))
             case ("ip", "link", "set", "dev", name, "address" | "group" | "mtu" as what, value):
-                seen = _changed(seen, step, _with(name, what, value))
+                before, seen = seen, _changed(seen, step, _with(name, what, value))
                 if what == "mtu" and step.do.ns is None:
                     seen = _with_ipv6(seen, name, int(value))
+                    for bridge, mtu in _followers(before, seen, name):
+                        seen = _with_ipv6(seen, bridge, mtu)
             case ("ip", "link", "set", "dev", old, "down"):
                 seen = _changed(seen, step, _renamed_to(old, old))
             case ("ip", "link", "set", "dev", old, "name", new):
@@ -90,6 +92,14 @@ def _with(name: str, what: str, value: str) -> Callable[[Space], Space]:
         return replace(space, links={**space.links, name: new[what]})
 
     return change
+
+
+def _followers(before: Facts, seen: Facts, name: str) -> Iterator[tuple[str, int]]:
+    """The bridge of a link whose MTU has changed, with its new MTU: unless one was set, it has its smallest port's."""
+    port = before.host.links.get(name)
+    bridge = before.host.links.get(port.master or "") if port else None
+    if port and bridge and bridge.mtu == port.mtu:
+        yield bridge.name, min(li.mtu for li in seen.host.links.values() if li.master == bridge.name)
 
 
 def _with_ipv6(seen: Facts, name: str, mtu: int) -> Facts:

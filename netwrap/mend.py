@@ -42,6 +42,11 @@ def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen
     work.run(step for step in amiss.displaced(standing, work.seen) if step.owner in owners)
     work.run(step for step in list(amiss.overtaken(standing, work.seen, state)) if step.owner in owners)
     work.mend((e for e in entries if e not in handles and e.id not in replaces), standing, state)
+    # A bridge that follows the MTU of its ports has IPv6 again, where that was too small before, and it is on.
+    new = work.seen.sysctls.keys() - seen.sysctls.keys()
+    work.mend(
+        (e for e in standing if e.step.probe.kind == "setting on" and e.step.probe.key[0] in new), standing, state
+    )
     return Plan(title, tuple(work.steps), replaces=tuple(replaces))
 
 

@@ -315,6 +315,7 @@ class ToyKernel:
                 link.group = group
             case ["mtu", value]:
                 link.mtu, link.mtu_is_set = int(value), True
+                self._follow(ns)
                 if ns is self.host:
                     self._has_setting(link, "disable_ipv6")
             case ["type", "bridge_slave", "hairpin", ("on" | "off") as value]:
