@@ -28,7 +28,7 @@ def background(words: Sequence[str]) -> int:
 
 
 def foreground(words: Sequence[str]) -> int:
-    """Runs a program on our own terminal; gives its exit code, -N for signal N. Errors: OSError."""
+    """Runs a program on our own terminal; gives its exit code, -N for signal N. Raises OSError."""
     pid = os.posix_spawnp(words[0], list(words), os.environ, setsigdef=IGNORED_BY_PYTHON)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 

@@ -38,7 +38,7 @@ class Story:
     wrong: list[str] = field(default_factory=list)
 
     def chapter(self, title: str, text: str) -> None:
-        """A heading; with --step it waits for a key. Errors: NetwrapError where the user stops."""
+        """A heading; with --step it waits for a key. Raises NetwrapError if the user stops."""
         self.signals.check()
         with self.signals.at_once():
             key = read_key("\n  any key = go on, q = stop > ") if self.step else ""
@@ -48,7 +48,7 @@ class Story:
         say(f"\n== {title}\n{textwrap.fill(text, WIDTH, initial_indent='   ', subsequent_indent='   ')}\n")
 
     def netwrap(self, *words: str, changes: bool = True) -> None:
-        """Runs a netwrap command as one types it. Errors: NetwrapError where it fails."""
+        """Runs a netwrap command as one types it. Raises NetwrapError if it fails."""
         words = (*words, "--step") if changes and self.step else words
         say(f"$ {shell_line(('netwrap', *words))}")
         code = foreground([*PYTHON, "netwrap", *words])

@@ -71,7 +71,7 @@ class Space:
     """All rules that say which table is asked, in their order."""
 
     def has_name(self, name: str) -> bool:
-        """Says whether a link has the name, or has it as an altname."""
+        """Return whether a link has the name, or has it as an altname."""
         return any(name == link.name or name in link.altnames for link in self.links.values())
 
 
@@ -143,7 +143,7 @@ class Facts:
 
 
 def holds(probe: Probe, facts: Facts) -> bool | None:
-    """Says whether what a step made is there, as that step made it; None where it cannot be seen."""
+    """Return whether what a step made is there, as that step made it; None where it cannot be seen."""
     if probe.kind == "netns":
         found = facts.handle(probe.key[0])
         return found is not None and (probe.key[1] == "0" or netns_of(probe).is_same(found))
@@ -173,7 +173,7 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
 
 
 def is_husk(probe: Probe, facts: Facts) -> bool:
-    """Says whether a handle is there and leads nowhere any more."""
+    """Return whether a handle is there and leads nowhere any more."""
     return probe.kind == "netns" and facts.handles.get(probe.key[0]) == HUSK
 
 
@@ -194,7 +194,7 @@ def netns_of(probe: Probe) -> Netns:
 
 
 def same_rule(one: Rule, other: Rule) -> bool:
-    """Says whether two rules of a chain are the same, however they are printed."""
+    """Return whether two rules of a chain are the same, however they are printed."""
     return options_of(one) == options_of(other)
 
 
@@ -234,7 +234,7 @@ def _holds_on_link(probe: Probe, space: Space) -> bool:
 
 
 def parse_space(text: str) -> Space:
-    """Reads the answers of one namespace to QUESTIONS. Errors: ValueError, KeyError, TypeError, AttributeError."""
+    """Reads the answers of one namespace to QUESTIONS. Raises ValueError, KeyError, TypeError, AttributeError."""
     objects, routes, policy = (json.loads(line, strict=False) for line in text.split("\n") if line)
     links, addrs = dict[str, Link](), set[tuple[str, str]]()
     for row in objects:
@@ -286,7 +286,7 @@ def parse_rules(text: str) -> dict[tuple[str, str], tuple[Rule, ...]]:
 def _saved(text: str) -> Iterator[list[str]]:
     """The lines of iptables-save as words; a comment in quotes may hold line ends, and anything else.
 
-    Errors: ValueError for a line of another kind: `# Table … is incompatible` comes in place of a table's rules.
+    Raises ValueError for a line of another kind: `# Table … is incompatible` comes in place of a table's rules.
     """
     end = 0
     for found in _SAVED_LINE.finditer(text):

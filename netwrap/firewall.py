@@ -78,7 +78,7 @@ def _fate(seen: Facts, chain: str, until: Rule = ()) -> str | None:
 
 
 def _is_for_a_link(rule: Rule) -> bool:
-    """Says whether a rule is for everything that arrives by a link; lo is not outside."""
+    """Return whether a rule is for everything that arrives by a link; lo is not outside."""
     return len(rule) > 2 and rule[0] == "-i" and rule[1] != "lo" and not conditions(rule[2:])
 
 

@@ -11,7 +11,7 @@ from netwrap.undo import Entry
 
 
 def is_gone(container: Container, seen: Facts) -> bool:
-    """Says whether a container's process has ended, or its handle is away: a pid that is used again is not it."""
+    """Return whether a container's process has ended, or its handle is away: a pid that is used again is not it."""
     if container.boot_id != seen.boot_id:
         return True
     if container.watched is None:
@@ -40,7 +40,7 @@ def network_state(network: Network, is_drifted: bool, seen: Facts) -> str:
 
 
 def is_drifted(entries: Iterable[Entry], seen: Facts) -> bool:
-    """Says whether a step no longer holds, or is on its way to be taken back."""
+    """Return whether a step no longer holds, or is on its way to be taken back."""
     entries = list(entries)
     return any(entry.state == "undoing" for entry in entries) or drifted(entries, seen) != []
 

@@ -40,7 +40,7 @@ def look(
 
     `ports`: also at what may be in a published port's way, which takes long: sockets, nftables' chains.
     `way_out`: asks the kernel too how the outside is reached.
-    Errors: CommandFailed where a command fails or says what cannot be read, NetwrapError where one is missing.
+    Raises CommandFailed where a command fails or says what cannot be read, NetwrapError if one is missing.
     """
     unseen: list[str] = []
     saved = _rules(unseen)
@@ -169,7 +169,7 @@ def _space(where: tuple[str, ...]) -> Space:
 
 @contextmanager
 def _readable(words: tuple[str, ...]) -> Iterator[None]:
-    """Errors: CommandFailed where a parser does not know what a command says."""
+    """Raises CommandFailed if a parser does not know what a command says."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -186,7 +186,7 @@ class _Where:
 
 
 def _look_into(spaces: dict[int, Space], inode: int, where: _Where, unseen: list[str]) -> None:
-    """Errors: CommandFailed, unless it has ended while we looked: what cannot be seen might be anybody's."""
+    """Raises CommandFailed, unless it has ended while we looked: what cannot be seen might be anybody's."""
     if inode in spaces or (inode <= 0 and os.geteuid() == 0):
         return
     if os.geteuid() != 0:

@@ -18,7 +18,7 @@ from netwrap.undo import Chains, Entry, fingerprint, inner_end, is_away, whose
 def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen: Facts, state: State) -> Plan:
     """Plans what makes the entries hold again, in the order of their making; `standing` are all that stand.
 
-    Errors: NetwrapError where somebody else has taken a name of ours, or where half of it is removed.
+    Raises NetwrapError where somebody else has taken a name of ours, or if half of it is removed.
     """
     if half := {whose(e.step.owner) for e in entries if e.step.owner in state.half_removed}:
         raise NetwrapError(f"{title}: its removal has failed half-way", f"netwrap {_removal(*half.pop())}")
@@ -77,7 +77,7 @@ class _Work:
             self.run([*amiss.in_the_way(step, self.seen), step])
 
     def mend(self, entries: Iterable[Entry], standing: Sequence[Entry], state: State) -> None:
-        """Runs the steps again that no longer hold. Errors: NetwrapError."""
+        """Runs the steps again that no longer hold. Raises NetwrapError."""
         for entry in entries:
             if drifted([entry], self.seen):
                 _refuse_taken(entry.step, self.seen)
@@ -194,7 +194,7 @@ def _clearing(handle: Probe, owner: str) -> Step:
 
 
 def _refuse_taken(step: Step, seen: Facts) -> None:
-    """Errors: NetwrapError where a link or handle of another's has the name that a step would make."""
+    """Raises NetwrapError if a link or handle of another's has the name that a step would make."""
     if step.probe.kind == "link":
         space, name = seen.space(step.probe.ns), step.probe.key[0]
         if space is not None and space.has_name(name):

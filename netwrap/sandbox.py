@@ -73,7 +73,7 @@ ip netns exec gateway sysctl net.ipv4.ip_forward=1
 def enter(command: list[str], *, around: bool) -> int:
     """Runs a command inside a sandbox; gives its exit code. Nothing of it outlives it, not even by SIGKILL.
 
-    Errors: BadInput for a command that is not there; NetwrapError without namespaces, or where a tool is missing.
+    Raises BadInput for a command that is not there; NetwrapError without namespaces, or where a tool is missing.
     """
     if shutil.which(command[0]) is None:
         raise BadInput(f"no command {quoted(command[0])}", "netwrap sandbox -- COMMAND…")

@@ -34,7 +34,7 @@ _FIRST = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--mount-proc"
 def connect_and_hold(mode: Mode, wish: ConnectWish, pid: int, show: Callable[[Endpoint], None]) -> None:
     """Connects a process, stays until it ends, then disconnects it.
 
-    Errors: Interrupted after a signal; it is disconnected then too. LeftBehind where it cannot be.
+    Raises Interrupted after a signal; it is disconnected then too. LeftBehind where it cannot be.
     """
     caught: list[int] = []
     with handling(caught.append) as wakeup, pidfd(pid) as ended:
@@ -177,7 +177,7 @@ def _supervise(
 
 
 def _take_down(mode: Mode, made: Container, endpoint: Endpoint | None = None) -> bool:
-    """Disconnects what we have made, signals or not; False where somebody has done so already. Errors: LeftBehind."""
+    """Disconnects what we have made, signals or not; False where somebody has done so already. Raises LeftBehind."""
     try:
         return app.disconnect_same(replace(mode, step=False, heeds_signals=False), made, endpoint)
     except NetwrapError as error:
@@ -188,7 +188,7 @@ def _take_down(mode: Mode, made: Container, endpoint: Endpoint | None = None) ->
 def _detached(mode: Mode, made: Container, attended: Attended, words: list[str]) -> int:
     """Leaves a supervisor behind, in a session of its own; prints the name once the command has started.
 
-    Errors: NetwrapError where it did not start.
+    Raises NetwrapError if it did not start.
     """
     read, write = os.pipe()
     if os.fork():
@@ -223,7 +223,7 @@ def _is_kept(fd: int) -> bool:
 
 
 def execute(mode: Mode, name: str, command: list[str]) -> int:
-    """Runs a command in a container, which gets our signals; gives its exit code. Errors: NetwrapError, BadInput.
+    """Runs a command in a container, which gets our signals; gives its exit code. Raises NetwrapError, BadInput.
 
     All namespaces where `run` started the container, its root and its directory; else the network's alone.
     """

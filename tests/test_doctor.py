@@ -225,7 +225,7 @@ def test_a_step_that_no_longer_holds_is_drifted_and_made_again(built: World) -> 
     one = only(found(built))
     assert (one.name, one.wrong) == ("drifted", True)
     assert one.what == f"missing: iptables -w -A NETWRAP-testbridge {' '.join(drop)}"
-    assert one.why.startswith("Nothing else reaches testbridge")
+    assert one.why.startswith("Drops everything else to testbridge")
     mend(one, built)
     assert rules_of(built) == before
 

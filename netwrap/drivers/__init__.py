@@ -1,4 +1,4 @@
-"""The registry of drivers: the entry-point group `netwrap.drivers`. A driver says which steps a wish takes."""
+"""The registry of drivers: the entry-point group `netwrap.drivers`. A driver names the steps that a request needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GROUP = "netwrap.drivers"
 
 
 class Driver(Protocol):
-    """What a kind of network is made of. Every method only says steps; none runs anything."""
+    """What a kind of network is made of. The methods only return steps; none of them runs anything."""
 
     def host(self, seen: Facts) -> Iterable[Step]:
         """What the host needs as long as any network stands."""
@@ -23,16 +23,16 @@ class Driver(Protocol):
         """The network's links and addresses."""
 
     def forward(self, network: Network, seen: Facts) -> Iterable[Step]:
-        """What lets traffic in and out of it; the host's part stands by then."""
+        """What lets traffic in and out of it; the steps of `host` have been done before."""
 
     def link(self, one: Network, other: Network, seen: Facts) -> Iterable[Step]:
         """What lets the containers of two networks reach each other."""
 
     def connect(self, network: Network, endpoint: Endpoint, container: Container, seen: Facts) -> Iterable[Step]:
-        """One container's way onto the network; its handle is there already."""
+        """What connects a container to the network; the container's handle exists already."""
 
     def replies(self, network: Network, endpoint: Endpoint, container: Container) -> Iterable[Step]:
-        """What makes a container on several networks answer by the one that it was called on."""
+        """What makes a container on several networks reply through the network that the request came from."""
 
     def publishing(self, network: Network, seen: Facts) -> Iterable[Step]:
         """What the network needs as long as any of its ports is published."""
@@ -41,10 +41,10 @@ class Driver(Protocol):
         """What the endpoint needs as long as any of its ports is published."""
 
     def to_itself(self, called: Endpoint, calling: Endpoint) -> Iterable[Step]:
-        """What lets a container call, by one of its networks, a port that it publishes on another."""
+        """What lets a container reach, through one of its networks, a port that it publishes on another."""
 
     def publish(self, endpoint: Endpoint, port: PublishedPort, seen: Facts) -> Iterable[Step]:
-        """One port, or one range, that leads from the host to the container."""
+        """What forwards one port of the host, or one range, to the container."""
 
 
 def names() -> list[str]:
@@ -55,12 +55,12 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Driver:
-    """Loads the driver of that name. Errors: BadInput where there is none."""
+    """Loads the driver of that name. Raises BadInput if there is none."""
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=GROUP, name=name):
         driver: Driver = entry.load()()
         return driver
     raise BadInput(
-        f"no driver {quoted(name)}; there is: {', '.join(names())}", "netwrap network create --driver bridge NAME"
+        f"no driver {quoted(name)}; available: {', '.join(names())}", "netwrap network create --driver bridge NAME"
     )

@@ -1,7 +1,7 @@
-"""Steps on firewall rules: `iptables` (iptables(8)). Every rule carries a comment of ours: that is its mark.
+"""Steps on firewall rules: `iptables` (iptables(8)). Every rule has a comment that marks it as netwrap's.
 
-Rule words are written as iptables-save prints them (`-m tcp` said, hosts as /32), so that a probe can
-compare them with what the kernel has.
+Rules are written as iptables-save prints them (with `-m tcp`, hosts as /32), so that a probe can
+compare them with the kernel's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ MARK = "netwrap:"
 
 
 def new_chain(table: str, chain: str, why: str) -> Step:
-    """Makes a chain of our own, at most 28 characters long."""
+    """Makes a chain; its name has at most 28 characters."""
     return Step(
         "chain",
         _iptables(table, "-N", chain),
@@ -23,7 +23,7 @@ def new_chain(table: str, chain: str, why: str) -> Step:
 
 
 def rename(table: str, old: str, new: str, why: str) -> Step:
-    """Gives a chain of ours another name; what leads there goes on to lead there."""
+    """Renames a chain of netwrap's; rules that jump to it still do."""
     back = _iptables(table, "-E", new, old)
     return Step("chain name", _iptables(table, "-E", old, new), back, Probe("chain", (table, new)), why)
 
@@ -39,20 +39,20 @@ def insert(table: str, chain: str, mark: str, rule: tuple[str, ...], target: tup
 
 
 def take_out(table: str, chain: str, rule: tuple[str, ...], number: int, why: str) -> Step:
-    """Takes a rule of ours out of a chain, the n-th there, for it to come back in its place."""
+    """Deletes netwrap's rule number n from a chain, so that it can be added again in its place."""
     back = _iptables(table, "-I", chain, str(number), *rule)
     return Step("rule out", _iptables(table, "-D", chain, *rule), back, Probe("passing", (table, chain, *rule)), why)
 
 
 def of_a_stranger(table: str, chain: str, rule: tuple[str, ...], ours: str) -> Step:
-    """Removes somebody else's rule that is in a chain of ours, or leads there; its inverse would add it again."""
+    """Deletes a foreign rule that is in one of netwrap's chains, or jumps there; its inverse adds it again."""
     again = _iptables(table, "-A", chain, *rule)
     return Step(
         "rule",
         _iptables(table, "-D", chain, *rule),
         again,
         Probe("rule", (table, chain, *rule)),
-        f"A rule of somebody else's goes with the chain {ours}. To add it again: {again.text()}",
+        f"A rule that netwrap did not add is removed with the chain {ours}. To add it again: {again.text()}",
     )
 
 

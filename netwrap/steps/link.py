@@ -1,4 +1,4 @@
-"""Steps on links: `ip link` (ip-link(8)). Probes name a link by name and MAC: a stranger's never passes for ours."""
+"""Steps on links: `ip link` (ip-link(8)). Probes know a link by name and MAC: no foreign link passes for netwrap's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOOPBACK_MAC = "00:00:00:00:00:00"
 
 
 def add_bridge(name: str, mac: str, why: str) -> Step:
-    """Makes a bridge with its MAC and our group in one command: it bears our mark from its first moment."""
+    """Makes a bridge with its MAC and netwrap's group in one command: it is marked from the first moment."""
     return Step(
         "link add",
         Cmd(("ip", "link", "add", "name", name, "address", mac, "group", str(LINK_GROUP), "type", "bridge")),
@@ -35,7 +35,7 @@ def add_veth(name: str, mac: str, peer: str, peer_mac: str, mtu: int, why: str) 
 
 
 def set_mtu(name: str, mac: str, mtu: int, old: int, why: str) -> Step:
-    """Sets a link's MTU, in bytes. A bridge keeps one that was set; one given when it was made follows its ports."""
+    """Sets a link's MTU, in bytes. A bridge keeps an MTU that is set; one given at creation changes with its ports."""
     return Step(
         "link mtu",
         Cmd(("ip", "link", "set", "dev", name, "mtu", str(mtu))),
@@ -46,7 +46,7 @@ def set_mtu(name: str, mac: str, mtu: int, old: int, why: str) -> Step:
 
 
 def set_up(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
-    """Brings a link up that was down."""
+    """Brings up a link that was down."""
     return Step(
         "link up",
         Cmd(("ip", "link", "set", "dev", name, "up"), ns),
@@ -57,19 +57,19 @@ def set_up(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
 
 
 def set_down(name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
-    """Takes a link down that was up, for a moment."""
+    """Takes down a link that was up, for a moment."""
     up = set_up(name, mac, why, ns)
     assert up.undo is not None
     return Step("link down", up.undo, up.do, Probe("passing", (name, mac), ns), why)
 
 
 def delete(name: str, mac: str, again: Cmd, why: str, ns: Netns | None = None) -> Step:
-    """Removes one end of a cable whose other end is lost, for `again` to make it anew."""
+    """Deletes one end of a cable whose other end is lost; its inverse is the command `again`, which makes the cable."""
     return Step("link del", Cmd(("ip", "link", "del", "dev", name), ns), again, Probe("passing", (name, mac), ns), why)
 
 
 def rename(old: str, new: str, mac: str, why: str, ns: Netns | None = None) -> Step:
-    """Gives a link that is down another name: not every kernel renames one that is up (net/core/dev.c)."""
+    """Renames a link that is down: not every kernel renames one that is up (net/core/dev.c)."""
     return Step(
         "link name",
         Cmd(("ip", "link", "set", "dev", old, "name", new), ns),
@@ -80,12 +80,12 @@ def rename(old: str, new: str, mac: str, why: str, ns: Netns | None = None) -> S
 
 
 def set_address(name: str, mac: str, old: str, why: str, ns: Netns | None = None) -> Step:
-    """Gives a link its MAC back."""
+    """Restores a link's MAC."""
     return _mark(("address", mac), ("address", old), name, mac, why, ns)
 
 
 def set_group(name: str, mac: str, old: str, why: str) -> Step:
-    """Gives a link on the host our group back."""
+    """Restores netwrap's group on a link of the host."""
     return _mark(("group", str(LINK_GROUP)), ("group", old), name, mac, why, None)
 
 
@@ -95,7 +95,7 @@ def _mark(mine: tuple[str, ...], old: tuple[str, ...], name: str, mac: str, why:
 
 
 def resize(name: str, mac: str, mtu: int, old: int, why: str, ns: Netns | None = None) -> Step:
-    """Gives a link that somebody has set another MTU its own one back, in bytes."""
+    """Restores a link's MTU, in bytes, after somebody has changed it."""
     step = set_mtu(name, mac, mtu, old, why)
     assert step.undo is not None
     do, undo = replace(step.do, ns=ns), replace(step.undo, ns=ns)
@@ -103,7 +103,7 @@ def resize(name: str, mac: str, mtu: int, old: int, why: str, ns: Netns | None =
 
 
 def called(step: Step, name: str) -> Step:
-    """The removal of a link for the name that somebody has given it."""
+    """The step that deletes a link, under the name that somebody has given it."""
     do = replace(step.do, argv=(*step.do.argv[:-1], name))
     return replace(step, do=do, probe=replace(step.probe, key=(name, *step.probe.key[1:])))
 
@@ -120,7 +120,7 @@ def set_master(name: str, mac: str, bridge: str, why: str) -> Step:
 
 
 def set_hairpin(name: str, mac: str, why: str) -> Step:
-    """Lets a bridge port send a frame back out where it came in (bridge(8), hairpin)."""
+    """Lets a bridge send a frame back out of the port where it came in (bridge(8), hairpin)."""
     return Step(
         "link hairpin",
         Cmd(("ip", "link", "set", "dev", name, "type", "bridge_slave", "hairpin", "on")),
@@ -142,5 +142,5 @@ def move(name: str, mac: str, ns: Netns, ifname: str, why: str) -> Step:
 
 
 def _mtu(mtu: int) -> tuple[str, ...]:
-    """The words for an MTU in bytes; 1500 is what the kernel gives anyway."""
+    """The words for an MTU in bytes; none for 1500, the kernel's default."""
     return () if mtu == 1500 else ("mtu", str(mtu))

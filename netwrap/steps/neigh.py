@@ -1,4 +1,4 @@
-"""Steps on neighbours, who has which address on a link: `ip neigh` (ip-neighbour(8))."""
+"""Steps on the neighbour table, which maps addresses to MACs: `ip neigh` (ip-neighbour(8))."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from netwrap.steps import Cmd, Probe, Step
 
 
 def forget(ip: IPv4Address, dev: str, why: str) -> Step:
-    """Forgets who has an address, and drops the packets that wait for it (arp(7)). There is nothing to take back."""
+    """Forgets the MAC of an address, and drops the packets that wait for it (arp(7)). There is nothing to undo."""
     words = ("to", str(ip), "dev", dev)
     return Step("neigh", Cmd(("ip", "neigh", "flush", *words)), None, Probe("flows", words), why)

@@ -17,7 +17,7 @@ def add(ns: Netns, why: str) -> Step:
 
 
 def clear(ns: Netns, why: str) -> Step:
-    """Removes what is left of a handle that leads nowhere, for a new one."""
+    """Removes a stale handle, which names no namespace any more, to make room for a new one."""
     return Step("netns clear", Cmd(("ip", "netns", "del", ns.name)), None, Probe("passing", (ns.name, "0")), why)
 
 

@@ -7,7 +7,7 @@ from netwrap.steps import Cmd, Probe, Step
 
 
 def add(dst: str, gateway: str | None, name: str, mac: str, table: int, why: str, ns: Netns | None = None) -> Step:
-    """Adds a route to a table of its own; without a gateway, to what is on the link."""
+    """Adds a route to a routing table; without a gateway, to what is on the link."""
     via = ("via", gateway) if gateway else ()
     words = (dst, *via, "dev", name, "table", str(table))
     return Step(
@@ -20,7 +20,7 @@ def add(dst: str, gateway: str | None, name: str, mac: str, table: int, why: str
 
 
 def add_rule(source: str, table: int, why: str, ns: Netns | None = None) -> Step:
-    """Has packets from an address look into a table of routes before the main one (ip-rule(8))."""
+    """Makes packets from an address use a routing table before the main one (ip-rule(8))."""
     words = ("from", source, "table", str(table))
     return Step(
         "rule add",
@@ -44,7 +44,7 @@ def add_default(gateway: str, name: str, mac: str, why: str, ns: Netns | None = 
 
 
 def add_connected(subnet: str, source: str, name: str, mac: str, why: str, ns: Netns | None = None) -> Step:
-    """Adds the route that the kernel makes with an address, where somebody has removed it."""
+    """Adds the connected route of an address again, after somebody has removed it."""
     words = (subnet, "dev", name, "proto", "kernel", "scope", "link", "src", source)
     return Step(
         "route connected",
@@ -56,7 +56,7 @@ def add_connected(subnet: str, source: str, name: str, mac: str, why: str, ns: N
 
 
 def remove(words: tuple[str, ...], again: tuple[str, ...], why: str, ns: Netns | None) -> Step:
-    """Removes a route that somebody has put in the place of one of ours; its inverse adds it again."""
+    """Deletes a foreign route that took the place of one of netwrap's; its inverse adds it again."""
     return Step(
         "route del",
         Cmd(("ip", "route", "del", *words), ns),

@@ -5,40 +5,41 @@ set -e
 # Makes a network namespace for web; nothing in it is connected yet.
 ip netns add web
 
-# A veth pair is a cable: veth5b5fc03 stays here, peer5b5fc03 goes to web.
+# A veth pair is a cable: veth5b5fc03 stays on the host, peer5b5fc03 goes into
+# web.
 ip link add name veth5b5fc03 address 06:6e:0a:00:00:02 group 28279 type veth peer name peer5b5fc03 address 0a:6e:0a:00:00:02
 
-# This end of the cable goes into the bridge testbridge.
+# The host's end of the cable becomes a port of the bridge testbridge.
 ip link set dev veth5b5fc03 master testbridge
 
-# No IPv6 on veth5b5fc03 either, the host's end of the cable.
+# The host's end of the cable, veth5b5fc03, has no IPv6 either.
 sysctl net.ipv6.conf.veth5b5fc03.disable_ipv6=1
 
-# Frames to some reserved MACs (LLDP, LACP) come in past testbridge and its
-# rules: the kernel hands them to veth5b5fc03 itself. No route leads back by
-# veth5b5fc03, so its reverse path filter drops them.
+# Frames to some reserved MACs (LLDP, LACP) bypass testbridge and its rules: the
+# kernel receives them on veth5b5fc03 itself. No route goes through veth5b5fc03,
+# so its reverse path filter drops them.
 sysctl net.ipv4.conf.veth5b5fc03.rp_filter=1
 
-# veth5b5fc03 is up on the host's side.
+# Brings up the host's end, veth5b5fc03.
 ip link set dev veth5b5fc03 up
 
-# The other end goes into web and is called eth0 there, as programs expect.
+# The other end moves into web and is named eth0 there.
 ip link set dev peer5b5fc03 netns web name eth0
 
-# web has 127.0.0.1. The kernel would add it with the next step; said by hand it
-# can be taken back.
+# web gets 127.0.0.1. The kernel would add it with the next step; as a step of
+# its own it can be undone.
 ip -n web addr add 127.0.0.1/8 dev lo
 
-# The loopback link of web: it can talk to itself.
+# Brings up the loopback link of web: it can talk to itself.
 ip -n web link set dev lo up
 
-# eth0 is up inside web.
+# Brings up eth0 inside web.
 ip -n web link set dev eth0 up
 
-# web has the address 10.0.0.2 in 10.0.0.0/24.
+# web gets the address 10.0.0.2 in 10.0.0.0/24.
 ip -n web addr add 10.0.0.2/24 dev eth0
 
-# Whatever is not in 10.0.0.0/24 leaves web by the gateway 10.0.0.1.
+# web sends everything outside 10.0.0.0/24 to the gateway 10.0.0.1.
 ip -n web route add default via 10.0.0.1 dev eth0
 
 # The command; afterwards every step is undone.
