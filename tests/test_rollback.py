@@ -321,7 +321,7 @@ def test_a_strangers_rule_in_our_chain_goes_with_it_and_is_said_with_the_command
         world.prepare(f"iptables -w {rule}")
     result = world.netwrap("network remove testbridge" + mode)
     assert result.code == 0
-    said = [line for line in result.err.splitlines() if "somebody else" in line]
+    said = [line for line in result.err.splitlines() if "netwrap did not add" in line]
     assert [line.partition("To add it again: ")[2] for line in said] == [
         "iptables -w -A NETWRAP-testbridge -s 10.9.9.0/24 -j ACCEPT",
         "iptables -w -A NETWRAP -i eth0 -j RETURN",
