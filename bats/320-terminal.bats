@@ -47,6 +47,12 @@ fits() { ! grep -v '^+ ' <<<"$OUT" | grep -E "^.{$(($1 + 1)),}"; }
     grep -qF '8081:81/udp from 10.1.0.0/24' <<<"$OUT"
     nw network list
     grep -q 'linked to a-network-with-a-long-name' <<<"$OUT"
+    on_screen 80 check # what is broken is longer than a cell: it follows in full, wrapped
+    [[ $(xargs <<<"$OUT") == *"FROM TO HOW WORKS BROKEN"*" service "*"service: nothing listens on port 80/tcp in a-container-with-a-long-name (10.0.0.2)"* ]]
+    OUT=$(grep -v '^  fix: ' <<<"$OUT") && fits 80
+    on_screen 80 doctor
+    grep -qx '  fix: netwrap repair' <<<"$OUT"
+    OUT=$(grep -v '^  fix: ' <<<"$OUT") && fits 80
     on_screen 80 network create --internal --subnet 10.0.2.1/24 inner
     grep -q '^+ ip link add name inner' <<<"$OUT"
     fits 80

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+import sys
+import textwrap
+from typing import Annotated, Any
 
 import typer
 
 from netwrap import checkup, trying
 from netwrap.cli.common import Json, complete_network_or_container, mode, show_table
 from netwrap.cli.help import Command
-from netwrap.terminal import talk
+from netwrap.terminal import columns, talk
 from netwrap.views.documents import dumps
+from netwrap.views.table import fitted
 
 
 def doctor(ctx: typer.Context, json: Json = False) -> None:
@@ -26,11 +30,23 @@ def doctor(ctx: typer.Context, json: Json = False) -> None:
         print(dumps(found))
     else:
         for f in found:
-            print(f"{'wrong' if f['wrong'] else 'note'}: {f['name']}: {f['what']}")
-            print(f"  why: {f['why']}\n" + (f"  fix: {f['fix']}\n" if f["fix"] else ""))
+            print(_paragraph(f"{'wrong' if f['wrong'] else 'note'}: {f['name']}: {f['what']}"))
+            print(_paragraph(f"  why: {f['why']}") + (f"\n  fix: {f['fix']}\n" if f["fix"] else "\n"))
         print(f"{wrong} problem{'' if wrong == 1 else 's'} found" if wrong else "no problems found")
     raise typer.Exit(1 if wrong else 0)
 
+
+def _paragraph(text: str) -> str:
+    """Wraps text at the width of the terminal; a command in backquotes stays on one line."""
+    width = columns(sys.stdout)
+    if width is None or len(text) <= width:
+        return text
+    kept = re.sub("`[^`]*`", lambda command: command.group().replace(" ", _NO_BREAK), text)
+    lines = textwrap.wrap(kept, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(_NO_BREAK, " ")
+
+
+_NO_BREAK = "\ufffc"
 
 Names = Annotated[
     list[str] | None,
@@ -50,15 +66,25 @@ def check(ctx: typer.Context, names: Names = None, json: Json = False) -> None:
     if json:
         print(dumps(found))
     else:
-        head = ("FROM", "TO", "IP", "HOW", "WORKS", "BROKEN")
-        broken = [f"{f['hop']}: {f['broken']}" if f["hop"] else f["broken"] for f in found]
-        rows = [
-            [f["from"], f["to"], f["ip"], f["how"], _WORKS[f["works"]], b] for f, b in zip(found, broken, strict=True)
-        ]
-        show_table(head, rows, drop=("HOW",))
-        for fix in dict.fromkeys(f["fix"] for f in found if f["fix"]):
-            talk(f"fix: {fix}")
+        _show(found)
     raise typer.Exit(1 if trying.is_wrong(found) else 0)
+
+
+def _show(found: list[dict[str, Any]]) -> None:
+    """Prints the table. If a terminal is too narrow for what is broken, that follows as sentences."""
+    head = ("FROM", "TO", "IP", "HOW", "WORKS", "BROKEN")
+    broken = [f"{f['hop']}: {f['broken']}" if f["hop"] else f["broken"] for f in found]
+    tested = [[f["from"], f["to"], f["ip"], f["how"], _WORKS[f["works"]]] for f in found]
+    rows = [[*row, text] for row, text in zip(tested, broken, strict=True)]
+    fixes = dict.fromkeys(f["fix"] for f in found if f["fix"])
+    if fitted(head, rows, columns(sys.stdout))[1]:
+        show_table(head, rows)
+        for fix in fixes:
+            talk(f"fix: {fix}")
+        return
+    show_table(head, [[*row, f["hop"] or f["broken"]] for row, f in zip(tested, found, strict=True)], drop=("IP",))
+    for text, fix in dict.fromkeys((text, f["fix"]) for text, f in zip(broken, found, strict=True) if text):
+        talk(f"{text}\n" + (f"  fix: {fix}" if fix else ""))
 
 
 _WORKS = {True: "yes", False: "no", None: "-"}
