@@ -328,7 +328,7 @@ threading.Thread(target=time.sleep, args=(100000,)).start()" >/dev/null 2>&1 & e
     mkdir "$bin"
     printf '#!/bin/sh\ncase " $* " in *" -j "*) echo rubbish && exit 0 ;; esac\nexec %s "$@"\n' "$(command -v ip)" >"$bin/ip"
     chmod +x "$bin/ip"
-    PATH=$bin:$PATH refused 1 "cannot be read" network create a
+    PATH=$bin:$PATH refused 1 "its output cannot be read" network create a
     same "$before" "$(kernel_state)"
 }
 

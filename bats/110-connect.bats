@@ -286,7 +286,7 @@ reaches_in_time() { at "$1" ping -c 1 -W 1 "$2"; }
     end "$PID"
     wait_for test -e "$dir/code"
     [ "$(cat "$dir/code")" = 3 ]
-    grep -q '^netwrap: web could not be disconnected from testbridge: state .* may be written by others' "$dir/err"
+    grep -q '^netwrap: web could not be disconnected from testbridge: state .* may be written by other users' "$dir/err"
     host chmod 0644 /run/netwrap/netwrap.db
     netwrap gc --quiet
     [ "$(netwrap ps --json)" = '[]' ]

@@ -246,17 +246,17 @@ END
     container
     netwrap network create --subnet 10.0.0.1/24 net1 -q                 # 1
     netwrap run --net net1 --name job -q -- true                        # 2, and its end: 3
-    refused 2 "operation 3, disconnect job from net1, has nothing to take back" undo
+    refused 2 "operation 3, disconnect job from net1, has nothing to undo" undo
     [ "${ERR##*$'\n'}" = "hint: netwrap undo 1" ]
-    refused 2 "operation 2, run job on net1, has nothing to take back: it has ended" undo 2
+    refused 2 "operation 2, run job on net1, has nothing to undo: it has ended" undo 2
     netwrap connect --net net1 --pid "$PID" --name web -q               # 4
     host ip addr flush dev net1
     netwrap repair -q                                                   # 5
-    refused 2 "operation 5, repair net1, has nothing to take back" undo
+    refused 2 "operation 5, repair net1, has nothing to undo" undo
     [ "${ERR##*$'\n'}" = "hint: netwrap undo 4" ]
     end "$PID"
     netwrap gc -q                                                       # 6
-    refused 2 "operation 6, gc web, has nothing to take back" undo
+    refused 2 "operation 6, gc web, has nothing to undo" undo
     [ "${ERR##*$'\n'}" = "hint: netwrap undo 1" ]
     netwrap undo 1 -q
     [ "$(netwrap network list --json)" = "[]" ]

@@ -47,7 +47,7 @@ left() { netwrap ps --json | jq -r '.[] | "\(.name) \(.state)"' | paste -sd ' ';
     nw connect --net a --pid "$two" --name web --ip 10.0.0.9 -p 8080:80
     [ "$CODE" -eq 0 ]
     [ "$OUT" = 10.0.0.9 ]
-    [[ $ERR == *"netwrap: web: gone; what it left is released"* ]]
+    [[ $ERR == *"netwrap: cleaning up after containers that are gone: web"* ]]
     [ "$(left)" = "web up" ]
     end "$two"
     container
@@ -123,7 +123,7 @@ given_again() {
         wait_for test -e "$SLOW/code"
         case $(cat "$SLOW/code") in
         0) [ "$(left)" = "c1 gone" ] ;; # its namespace was held by then
-        1) grep -q '^netwrap: .*; rolled back$' "$SLOW/err" && [ "$(left)" = "" ] ;;
+        1) grep -q '^netwrap: .*; changes rolled back$' "$SLOW/err" && [ "$(left)" = "" ] ;;
         *) cat "$SLOW/err" >&2 && return 1 ;;
         esac
         netwrap gc --quiet

@@ -97,7 +97,7 @@ stands_in_gone() {
     refused 2 "which no longer exists" undo --yes
     nw gc --dry-run
     [ "$CODE" -eq 0 ]
-    [[ $ERR == *"dropped with it: network there, container gone"* ]]
+    [[ $ERR == *"gone with it, and forgotten: network there, container gone"* ]]
     nw gc
     [ "$CODE $OUT" = "0 gone" ]
     [[ $ERR == *"stood in network namespace "*", which no longer exists"* ]]

@@ -44,7 +44,7 @@ job_is_down() { [ "$(netwrap ps --json | jq -r '.[].name')" = c1 ]; }
     [ "$status" -eq 1 ]
     nw repair
     [ "$CODE" -eq 0 ]
-    [[ $ERR == *"netwrap: c1: gone; what it left is released"* ]]
+    [[ $ERR == *"netwrap: cleaning up after containers that are gone: c1"* ]]
     same "$standing" "$(host_state)"
     [ "$(netwrap ps --json)" = "[]" ]
     [ "$(netwrap network list --json | jq -r '.[].state' | paste -sd ' ')" = "up up up" ]

@@ -30,8 +30,8 @@ teardown() { host_down; }
         [ "$status" -ne 0 ]
     fi
     host chmod 777 /run/netwrap
-    refused 2 "/run/netwrap may be written by others" network list
-    refused 2 "/run/netwrap may be written by others" network remove a
+    refused 2 "/run/netwrap may be written by other users" network list
+    refused 2 "/run/netwrap may be written by other users" network remove a
 }
 
 @test "rules of others with quotes, line ends and a dollar in their comments stay, and stop nothing" {

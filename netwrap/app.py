@@ -1,4 +1,4 @@
-"""The verbs of the command line, each a short visible list: look, plan, carry out, report."""
+"""The verbs of the command line. Each is a short list of calls: look, plan, carry out, report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from netwrap.views import documents, script
 
 ENGINES = ("docker", "podman", "nerdctl")
 UNKNOWN = "unknown"
-"""The state of what stands elsewhere."""
+"""The state of objects that exist elsewhere."""
 
 # ---- networks
 
@@ -36,7 +36,7 @@ def network_create(mode: Mode, wish: NetworkWish) -> None:
 
 
 def network_remove(mode: Mode, names: list[str], *, force: bool) -> None:
-    """Removes networks; one in use only with force, which disconnects its containers first."""
+    """Removes networks; those in use only with `force`, which disconnects their containers first."""
     with changing(mode, f"network remove {' '.join(names)}") as desk:
         for name in names:
             desk.state().network(name)
@@ -59,7 +59,7 @@ def networks(mode: Mode) -> list[dict[str, Any]]:
 
 
 def network_inspect(mode: Mode, name: str) -> dict[str, Any]:
-    """One network as a document. Errors: BadInput."""
+    """One network as a document. Raises BadInput."""
     with reading(mode) as desk:
         state = desk.state()
         state.network(name)
@@ -67,7 +67,7 @@ def network_inspect(mode: Mode, name: str) -> dict[str, Any]:
 
 
 def _look(desk: Desk) -> Facts | None:
-    """Looks at all that stands; None where that is elsewhere, and nothing is known of it."""
+    """Looks at everything that netwrap made; None if that is elsewhere, so that nothing is known of it."""
     return None if says_where(desk) else desk.look_at_all()
 
 
@@ -85,14 +85,14 @@ def _is_drifted(entries: list[Entry], seen: Facts, state: State) -> bool:
 
 
 def network_link(mode: Mode, one: str, other: str) -> None:
-    """Lets the containers of two networks reach each other."""
+    """Links two networks: their containers can reach each other."""
     with changing(mode, f"network link {one} {other}") as desk:
         seen = desk.look()
         desk.carry_out(plan.network_link((one, other), seen, desk.state()), seen)
 
 
 def network_unlink(mode: Mode, one: str, other: str) -> None:
-    """Sets two networks apart again. Errors: BadInput where they are not linked."""
+    """Removes the link of two networks. Raises BadInput if they are not linked."""
     with changing(mode, f"network unlink {one} {other}") as desk:
         state = desk.state()
         for name in (one, other):
@@ -118,9 +118,9 @@ class Target:
 def connect(
     mode: Mode, wish: ConnectWish, target: Target, *, meanwhile: Sequence[str] | None = None
 ) -> tuple[Endpoint, Container] | None:
-    """Connects a process to a network; gives its endpoint and the container, or None for a dry run.
+    """Connects a process to a network. Return its endpoint and the container, or None for a dry run.
 
-    `meanwhile`: a dry run's script runs that command, and then takes the steps back.
+    `meanwhile`: a dry run's script runs that command, and then undoes the steps.
     """
     pid = _pid_of(target.container) if target.container is not None else target.pid
     wish = replace(wish, pid=pid, netns=target.netns)
@@ -143,7 +143,7 @@ def _handles(wish: ConnectWish) -> list[Netns]:
 
 
 def _pid_of(container: str) -> int:
-    """Asks the engines on this machine for a container's pid. Errors: BadInput, NetwrapError."""
+    """Asks the engines on this machine for a container's pid. Raises BadInput, NetwrapError."""
     engines = [engine for engine in ENGINES if shutil.which(engine)]
     if not engines:
         raise NetwrapError(
@@ -168,7 +168,7 @@ def _pid_of(container: str) -> int:
 
 
 def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | None) -> None:
-    """Disconnects a container from one network, or from all of its networks. Errors: BadInput."""
+    """Disconnects a container from one network, or from all of its networks. Raises BadInput."""
     with changing(mode, f"disconnect {name or f'pid {pid}'}") as desk:
         state = desk.state()
         name = name if name is not None else _name_of_pid(state, pid)
@@ -179,10 +179,10 @@ def disconnect(mode: Mode, name: str | None, pid: int | None, network: str | Non
 
 
 def disconnect_same(mode: Mode, made: Container, endpoint: Endpoint | None = None) -> bool:
-    """Disconnects what a command has made, whatever its name by now: that endpoint of a namespace, or all of them.
-    The end of a `run` cannot be taken back.
+    """Disconnects what a command has made, even if its name has changed: one endpoint of a namespace, or all of them.
+    The end of a `run` cannot be undone.
 
-    Gives False where nothing of it is there any more.
+    Return False if nothing of it exists any more.
     """
     kind = "gc" if made.started else "teardown"
     with changing(mode, f"disconnect {made.name}") as desk:
@@ -214,7 +214,7 @@ def _disconnect(desk: Desk, name: str, endpoints: tuple[Endpoint, ...], kind: st
     networks = ", ".join(e.network for e in endpoints)
     staying = [e.network for e in state.endpoints_of(container=name) if e not in endpoints]
     if staying and any(e.default_route for e in endpoints):
-        desk.say(f"# {name} has no default route any more: {', '.join(staying)} came without one")
+        desk.say(f"# {name} no longer has a default route: it has none through {', '.join(staying)}")
     owners = closure([e.owner for e in endpoints], state.owners)
     desk.take_down(f"disconnect {name} from {networks}", owners, kind=kind)
 
@@ -237,7 +237,7 @@ def _endpoints(state: State, name: str, network: str | None) -> tuple[Endpoint, 
 
 
 def publish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: str | None) -> None:
-    """Publishes ports of a container, by its first network where none is named."""
+    """Publishes ports of a container, on its first network if none is named."""
     with changing(mode, f"publish {name}") as desk:
         state = desk.state()
         endpoint, container = _endpoints(state, name, network)[0], state.container(name)
@@ -250,7 +250,7 @@ def publish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: st
 
 
 def unpublish(mode: Mode, name: str, ports: tuple[PublishedPort, ...], network: str | None) -> None:
-    """Takes published ports back."""
+    """Stops publishing ports."""
     with changing(mode, f"unpublish {name}") as desk:
         state = desk.state()
         endpoints = _endpoints(state, name, network)
@@ -290,7 +290,7 @@ def _endpoint(desk: Desk, state: State, seen: Facts | None, found: Endpoint) -> 
 
 
 def standing(mode: Mode) -> State:
-    """What stands, for completion: an empty state where it cannot be read."""
+    """The state, for completion; an empty one if it cannot be read."""
     try:
         with reading(mode) as desk:
             return desk.state()

@@ -1,4 +1,4 @@
-"""One command at work: look, carry out a plan or print it, roll back, take down, recover."""
+"""One running command: look, carry out a plan or print it, roll back, take down, recover."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Mode:
     quiet: bool = False
     json: bool = False
     heeds_signals: bool = True
-    """False where somebody else handles them, and the work is done whatever comes."""
+    """False if the caller handles signals: the work is then finished whatever comes."""
     line: str = "netwrap …"
-    """The command line for the log, which everybody may read: without the words of a command that `run` starts."""
+    """The command line for the log, which everybody may read: without the command that `run` starts."""
 
 
 @dataclass
@@ -52,16 +52,16 @@ class Log:
     op: int
 
     def begins(self, steps: Sequence[Step]) -> list[int]:
-        """Writes the steps down before they take effect."""
+        """Records the steps before they take effect."""
         return self.store.step_begins(self.op, steps)
 
     def done(self, rows: Sequence[int]) -> None:
-        """Writes down that they took effect."""
+        """Records that they took effect."""
         self.store.step_done(rows)
 
 
 class NoLog:
-    """No journal, where it cannot be written any more: what is begun there is taken back by the next command."""
+    """No journal, for when it can no longer be written: what is begun in it is undone by the next command."""
 
     def begins(self, _: Sequence[Step]) -> list[int]:
         """Writes nothing down."""
@@ -73,13 +73,13 @@ class NoLog:
 
 @dataclass
 class Desk:
-    """One command at work: its store, its signals, how it runs commands."""
+    """One running command: its store, its signals, how it runs commands."""
 
     mode: Mode
     store: Store
     signals: Signals = field(default_factory=Signals)
     cleared: Plan = field(default_factory=lambda: Plan(""))
-    """What a dry run would do before its own work: recover from a crash, release what is gone."""
+    """What a dry run would do before its own work: recover from a crash, clean up after exited processes."""
     _assumed: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -88,39 +88,39 @@ class Desk:
         return (lambda _: None) if self.mode.quiet else talk
 
     def state(self) -> State:
-        """What stands, by the store; without what this command clears away first."""
+        """What exists according to the store, without what this command removes first."""
         return self.store.state().without(self.cleared.removes)
 
     def known(self, network: str) -> None:
-        """Raises BadInput where there is no such network; one that a dry run has printed is none."""
+        """Raises BadInput if there is no such network; the hint says that a dry run does not make one."""
         state = self.state()
         if is_name(network) and network not in state.networks:
             raise BadInput(
                 f"no network {quoted(network)}",
-                f"netwrap network create {network}  # first; a dry run makes none. To try both: netwrap sandbox",
+                f"netwrap network create {network}  # first: a dry run makes none. To try both: netwrap sandbox",
             )
         state.network(network)
 
     def look(
         self, pids: Iterable[int] = (), inside: Iterable[Netns] = (), *, ports: bool = False, way_out: bool = False
     ) -> Facts:
-        """Looks at the host, at processes, and into their namespaces and others."""
+        """Looks at the host, at processes, and into their and other namespaces."""
         try:
             return after(look(pids, inside, ports=ports, way_out=way_out), self.cleared.steps)
         except CommandFailed as error:
-            raise NetwrapError(str(error), f"{error.line}  # shows what it says") from None
+            raise NetwrapError(str(error), f"{error.line}  # shows its output") from None
 
     def look_at_all(self, *, ports: bool = False, way_out: bool = False) -> Facts:
-        """Looks at the host and at all containers that stand."""
+        """Looks at the host and at all containers."""
         containers = self.state().containers.values()
         return self.look(watched(containers), [c.netns for c in containers], ports=ports, way_out=way_out)
 
     # Building up
 
     def carry_out(self, plan: Plan, seen: Facts, kind: str = "build", *, first: bool = False) -> None:
-        """Prints the plan where it is a dry run; otherwise runs it, and rolls back what fails.
+        """Prints the plan in a dry run; otherwise runs it, and rolls back if it fails.
 
-        `first`: more is to come, and a dry run prints it then.
+        `first`: another plan follows, and a dry run prints both then.
         """
         if self.mode.dry_run:
             self._defer(plan, seen, first)
@@ -129,7 +129,7 @@ class Desk:
             self.run(op, plan)
 
     def _defer(self, plan: Plan, seen: Facts, first: bool) -> None:
-        """Puts a dry run's plan behind those that come first, and prints them where it is the last one."""
+        """Appends a dry run's plan to the earlier ones, and prints all of them if it is the last one."""
         self._assumed.update(dict.fromkeys(seen.unseen))
         steps, removes = self.cleared.steps + plan.steps, self.cleared.removes + plan.removes
         self.cleared = replace(plan, steps=steps, removes=removes, warnings=self.cleared.warnings + plan.warnings)
@@ -137,7 +137,7 @@ class Desk:
             self.show_deferred(plan.title)
 
     def show_deferred(self, title: str, meanwhile: script.Meanwhile | None = None) -> None:
-        """Prints a dry run's plans; nothing where it is none."""
+        """Prints a dry run's plans; otherwise nothing."""
         if not self.mode.dry_run:
             return
         for sentence in self._assumed:
@@ -148,7 +148,7 @@ class Desk:
 
     @contextlib.contextmanager
     def operation(self, plan: Plan, kind: str = "build") -> Iterator[int]:
-        """One operation in the journal; what fails inside it is rolled back, and said with command and stderr."""
+        """One operation in the journal; if it fails, it is rolled back, and the error has the command and stderr."""
         self._require_tools(plan)
         op = self._begin(plan.title, kind, undoes=plan.undoes)
         try:
@@ -162,11 +162,11 @@ class Desk:
                 raise
             except NetwrapError as other:
                 what = f"{plan.title}: {error}; it cannot be rolled back now: {other.message}"
-                raise LeftBehind(what, "netwrap gc  # rolls it back, once that works") from None
+                raise LeftBehind(what, "netwrap gc  # rolls it back, once that works again") from None
             if isinstance(error, CommandFailed):
-                raise NetwrapError(f"{plan.title}: {error}; rolled back", f"netwrap log {op}") from None
+                raise NetwrapError(f"{plan.title}: {error}; changes rolled back", f"netwrap log {op}") from None
             if isinstance(error, Interrupted):
-                raise Interrupted(f"{error.message}; rolled back", f"netwrap log {op}") from None
+                raise Interrupted(f"{error.message}; changes rolled back", f"netwrap log {op}") from None
             raise
 
     def run(self, op: int, plan: Plan, *, ends: bool = True) -> None:
@@ -182,20 +182,20 @@ class Desk:
             self.store.end(op, "done", undone=[*plan.replaces, *passing])
 
     def _in_place(self, plan: Plan) -> Plan:
-        """The plan with its steps in the places of those that stand in the journal and that somebody has undone."""
+        """The plan with its steps in the places of those in the journal that no longer hold."""
         standing = self.store.entries(owners={step.owner for step in plan.steps})
         rows = {(e.step.owner, e.step.kind, e.step.probe): e.id for e in standing}
         steps: list[Step] = []
         for step in reversed(plan.steps):
             row = step.mends or rows.get((step.owner, step.kind, step.probe))
-            if row is None and step.probe.kind == "keep" and steps:  # its place is before the setting that it is for
+            if row is None and step.probe.kind == "keep" and steps:  # it belongs before its setting
                 row = steps[-1].mends
             steps.append(replace(step, mends=row))
         mended = {step.mends for step in steps if step.mends is not None}
         return replace(plan, steps=tuple(reversed(steps)), replaces=tuple(mended.union(plan.replaces)))
 
     def roll_back(self, op: int, title: str) -> None:
-        """Takes back what a half-done build-up made. Errors: LeftBehind."""
+        """Undoes what a half-done build-up made. Raises LeftBehind."""
         made = [e for e in self.store.entries(op=op) if e.op == op and e.state != "undone"]
         entries = [replace(e, place=0) for e in made]  # in the order in which it ran them
         self.say(f"# rolling back: {title}")
@@ -217,10 +217,10 @@ class Desk:
         op: int | None = None,
         first: bool = False,
     ) -> None:
-        """Takes back every step of the objects, which stand no longer; `op` is a teardown that was cut off, `first` as
-        in `carry_out`. What finishes a removal that has failed half-way is a `gc`: what it takes down was not whole.
+        """Undoes every step of the objects, and removes the objects; `op` is a teardown that was cut off, `first` as in
+        `carry_out`. Finishing a removal that failed half-way is a `gc`: what it takes down was not complete.
 
-        Errors: LeftBehind; Interrupted, then all of it stands again.
+        Raises LeftBehind; or Interrupted, when everything has been restored.
         """
         entries = self.store.entries(owners=owners)
         plan, seen = self._back(title, entries, owners)
@@ -239,8 +239,8 @@ class Desk:
             self._finish(op, entries, plan, "done", runner, signals)
         except Interrupted as error:
             if self._restore(op, plan, chains_of(plan.steps, seen)):
-                raise Interrupted(f"{error.message}; what was taken down stands again", f"netwrap log {op}") from None
-            talk("netwrap: too late to stop: what is taken down cannot be built up again; finishing")
+                raise Interrupted(f"{error.message}; what was removed has been restored", f"netwrap log {op}") from None
+            talk("netwrap: too late to stop: what was removed cannot be restored; finishing")
             self.take_down(title, owners, op=op)
 
     def _begin(
@@ -250,7 +250,7 @@ class Desk:
         return self.store.begin(title, kind, where, self.mode.line, removes, undoes=undoes, rules=rules, worker=who)
 
     def drop(self, title: str) -> None:
-        """Drops what stood in a network namespace that is gone; only its handles, which are not in it, are removed."""
+        """Drops what existed in a network namespace that is gone; removes only the handles, which are outside it."""
         state = self.store.state()
         entries = self.store.entries(owners=state.owners)
         seen = alive((), [c.netns for c in state.containers.values()])
@@ -264,9 +264,9 @@ class Desk:
         self._finish(op, entries, plan, "done", self._plain_runner(None))
 
     def _restore(self, op: int, plan: Plan, before: Chains) -> bool:
-        """Builds up again what an interrupted teardown took down, strangers' rules too; False where that cannot be.
+        """Restores what an interrupted teardown took down, foreign rules too. Return False if that is impossible.
 
-        A namespace whose handle is gone may be gone itself, or have a new one made in its place.
+        A namespace whose handle is gone may be gone itself, or a new one may have been made in its place.
         """
         entries = [e for e in self.store.entries(op=op) if e.op != op]
         seen, runner = self.look(inside=_inside(entries)), execute.Shell(self.say)
@@ -276,7 +276,7 @@ class Desk:
         try:
             for entry in entries:
                 execute.checkpoint()
-                self.store.step_stands(entry.id)  # first: where this is cut off, its probe decides
+                self.store.step_stands(entry.id)  # first: if this is cut off, its probe decides
                 if entry.state == "undone" or holds(entry.step.probe, seen) is False:
                     execute.checkpoint()
                     seen = self._run_again(runner, entry.step, before, seen)
@@ -293,7 +293,7 @@ class Desk:
         return after(seen, [step])
 
     def _back(self, title: str, entries: list[Entry], removes: Iterable[str]) -> tuple[Plan, Facts]:
-        """What takes the entries back, after handles and chain names that somebody has taken away; and the facts."""
+        """The plan that undoes the entries, after restoring the handles and chain names it needs; and the facts."""
         inside = _inside(entries)
         containers = self._containers(inside)
         seen = self.look(watched(containers), inside)
@@ -310,14 +310,14 @@ class Desk:
         return replace(plan, steps=first + plan.steps), seen
 
     def _containers(self, inside: Iterable[Netns]) -> list[Container]:
-        """The containers that stand and whose namespaces these are."""
+        """The containers that these namespaces belong to."""
         standing = self.store.state().containers
         return [standing[ns.name] for ns in inside if ns.name in standing]
 
     def _finish(
         self, op: int, entries: list[Entry], plan: Plan, state: str, runner: Runner, signals: Signals | None = None
     ) -> None:
-        """Runs the plan that takes the entries back, and ends the operation. Errors: LeftBehind, StateFailed."""
+        """Runs the plan that undoes the entries, and ends the operation. Raises LeftBehind, StateFailed."""
         self._say_already(plan)
         _warn(plan)
         for step in plan.steps:
@@ -326,24 +326,24 @@ class Desk:
         look = self._looker(_inside(entries))
         try:
             left = execute.execute_all(plan, runner, Log(self.store, op), look, signals)
-            inside = {step.probe.ns.name for step, _ in left if step.probe.ns is not None}  # the way there is needed
+            inside = {step.probe.ns.name for step, _ in left if step.probe.ns is not None}  # handles still needed
             handles = {e.id for e in entries if e.step.probe.kind == "netns" and e.step.probe.key[0] in inside}
             undone = {entry.id for entry in entries} - {step.inverts for step, _ in left} - handles
             standing = foundation(step.owner for step, _ in left)
             self.store.end(op, "failed" if left else state, undone=undone, removes=set(plan.removes) - standing)
-        except StateFailed:  # the operation stays in the journal as running: the next command looks after it again
+        except StateFailed:  # the operation stays in the journal as running: the next command deals with it
             again, _ = self._back(plan.title, entries, plan.removes)
             _say_left(execute.execute_all(again, self._plain_runner(None), NoLog(), look))
             raise
         if left:
             _say_left(left)
-            counted = f"{len(left)} of {len(plan.steps)} steps could not be taken back"
+            counted = f"{len(left)} of {len(plan.steps)} steps could not be undone"
             raise LeftBehind(f"{plan.title}: {counted}", f"netwrap log {op}")
 
     # What a crash left
 
     def recover(self) -> None:
-        """Deals with what a killed command left: a half-done build-up goes, a half-done teardown is finished."""
+        """Deals with what a killed command left: rolls a half-done build-up back, finishes a half-done teardown."""
         for found in self.store.operations():
             if found.state == "running":
                 does = "finished" if found.is_teardown else "rolled back"
@@ -359,7 +359,7 @@ class Desk:
     # Runners
 
     def _runner(self, plan: Plan, signals: Signals | None) -> Runner:
-        """The runner that the mode asks for."""
+        """The runner for the mode."""
         if self.mode.step:
             return execute.Ask(talk, signals, read_key, self._looker(namespaces(plan.steps)), diff)
         return self._plain_runner(signals)
@@ -372,7 +372,7 @@ class Desk:
         return partial(self.look, watched(self._containers(inside)), inside)
 
     def _require_tools(self, plan: Plan) -> None:
-        """Finds a missing program before the first change. Errors: NetwrapError."""
+        """Finds a missing program before the first change. Raises NetwrapError."""
         batched = {"iptables-restore"} if self.mode.batch and "iptables" in plan.tools else set()
         require(plan.tools | batched)
 
@@ -396,5 +396,5 @@ def _inside(entries: Iterable[Entry]) -> tuple[Netns, ...]:
 
 
 def watched(containers: Iterable[Container]) -> list[int]:
-    """The pids whose end is that of the containers."""
+    """The pids of the processes whose end is the end of the containers."""
     return [c.watched[0] for c in containers if c.watched is not None]

@@ -23,23 +23,23 @@ Left = tuple[Step, CommandFailed]
 
 
 class Journal(Protocol):
-    """Where steps are written down before and after they take effect."""
+    """Where steps are recorded before and after they take effect."""
 
     def begins(self, steps: Sequence[Step], /) -> list[int]:
-        """Writes down what is about to be run; gives the rows' numbers."""
+        """Records what is about to be run. Return the rows' numbers."""
 
     def done(self, rows: Sequence[int], /) -> None:
-        """Writes down that it took effect."""
+        """Records that it took effect."""
 
 
 class Runner(Protocol):
-    """Makes the changes of steps. Errors: CommandFailed."""
+    """Makes the changes of steps. Raises CommandFailed."""
 
     def group(self, steps: Iterable[Step]) -> Iterator[tuple[Step, ...]]:
-        """The steps in the groups in which they are run."""
+        """The steps in the groups that are run together."""
 
     def check(self, steps: Sequence[Step]) -> None:
-        """Says before it is in the journal that a group cannot be run."""
+        """Raises an error if a group cannot be run, before it is recorded in the journal."""
 
     def run(self, steps: Sequence[Step]) -> None:
         """Runs one group."""
@@ -49,22 +49,22 @@ class Runner(Protocol):
 
 
 class Shell:
-    """Runs one step after the other, each shown as it runs."""
+    """Runs one step after the other, and shows each as it runs."""
 
     def __init__(self, say: Say, signals: Signals | None = None) -> None:
         self.say = say
         self.signals = signals
 
     def group(self, steps: Iterable[Step]) -> Iterator[tuple[Step, ...]]:
-        """One step a group."""
+        """One step per group."""
         return ((step,) for step in steps)
 
     def check(self, steps: Sequence[Step]) -> None:
-        """A handle whose name somebody has taken since we looked would pass for ours, were it in the journal."""
+        """Refuses a handle that another program has made since the look: in the journal it would pass for netwrap's."""
         for step in steps:
             words = step.do.argv[1:]
             if words[:2] in (("netns", "add"), ("netns", "attach")) and netns_at(words[2]) is not None:
-                raise NotRun(step.do.text(), f"{NETNS_DIR}/{words[2]} is there by now, and it is somebody else's")
+                raise NotRun(step.do.text(), f"{NETNS_DIR}/{words[2]} exists by now, and it is not netwrap's")
 
     def run(self, steps: Sequence[Step]) -> None:
         """Runs each step's command and reads back what its exit code cannot tell."""
@@ -86,7 +86,7 @@ class Shell:
         spawn(words, stdin, self.signals)
 
     def _check_namespace(self, step: Step) -> None:
-        """A handle that leads elsewhere by now would have us work in a stranger's namespace, or the host's."""
+        """Refuses a handle that has been replaced: the command would run in a foreign namespace, or the host's."""
         ns = step.do.ns or step.probe.ns
         if step.do.argv[1:3] == ("netns", "del"):
             ns = netns_of(step.probe)
@@ -95,18 +95,18 @@ class Shell:
         there = netns_at(ns.name)
         is_cleared = there is not None and there.inode == HUSK and step.do.argv[1:3] == ("netns", "del")
         if not (ns.is_same(there) or is_cleared):
-            raise NotRun(step.do.text(), f"{NETNS_DIR}/{ns.name} does not lead to the namespace that it led to")
+            raise NotRun(step.do.text(), f"{NETNS_DIR}/{ns.name} is now another namespace")
 
     def _read_back(self, step: Step) -> None:
         if step.do.argv[1:3] == ("netns", "attach"):
             ns = netns_of(step.probe)
             if ns.inode and not ns.is_same(netns_at(ns.name)):
                 self._command(Cmd(("ip", "netns", "del", ns.name)))
-                raise CommandFailed(step.do.text(), 1, "the process ended meanwhile; its number belongs to another one")
+                raise CommandFailed(step.do.text(), 1, "the process has ended; its pid now belongs to another process")
         if step.do.argv[0] == "sysctl":  # sysctl may print an error and exit 0
             key, _, value = step.do.argv[1].partition("=")
             if (found := read_sysctl(key)) != value:
-                raise CommandFailed(step.do.text(), 0, f"{key} is {found} after it")
+                raise CommandFailed(step.do.text(), 0, f"{key} is {found} afterwards")
 
 
 class Batch(Shell):
@@ -115,12 +115,12 @@ class Batch(Shell):
     FILE` would take FILE for a number of seconds."""
 
     def group(self, steps: Iterable[Step]) -> Iterator[tuple[Step, ...]]:
-        """Neighbours that one process can take."""
+        """Consecutive steps that one process can run."""
         alone = count()
 
         def carrier(step: Step) -> object:
             tool = step.do.argv[0]
-            if step.kind == "chain name":  # iptables-nft does not find a chain by the name that the same run gives it
+            if step.kind == "chain name":  # iptables-nft does not find a chain by a name that it gets in the same run
                 return next(alone)
             if tool in ("iptables", "sysctl") or (tool == "ip" and step.do.argv[1] != "netns"):
                 return tool, step.do.ns
@@ -164,14 +164,14 @@ class Ask(Shell):
         self._asking = True
 
     def check(self, steps: Sequence[Step]) -> None:
-        """Asks before each step: what the user stops at is not in the journal. Raises Interrupted."""
+        """Asks before each step, so that a step at which the user stops is not in the journal. Raises Interrupted."""
         for step in steps:
             if self._asking:
                 self._ask(step)
         super().check(steps)
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Runs each step, and shows what it changed unless the user has asked for all the rest."""
+        """Runs each step, and shows what it changed unless the user has chosen to run all the rest."""
         for step in steps:
             if self._asking:
                 before = self._before or self._look()
@@ -193,11 +193,11 @@ class Ask(Shell):
                     self._asking = False
                     return
                 case "q" | "\x04" | "\x03":
-                    raise Interrupted("stopped at your word", "netwrap log")
+                    raise Interrupted("stopped as requested", "netwrap log")
                 case "?":
                     back = step.undo.text() if step.undo else "nothing"
                     self.say(
-                        f"  takes it back: {back}\n  belongs to:    {step.owner}\n  manual:        {_manual(step)}"
+                        f"  undone by:     {back}\n  belongs to:    {step.owner}\n  manual:        {_manual(step)}"
                     )
 
 
@@ -210,7 +210,7 @@ def _manual(step: Step) -> str:
 
 
 def restore_script(commands: Iterable[Cmd]) -> str:
-    """iptables commands as input for iptables-restore: a block a table, in the order of the commands."""
+    """iptables commands as input for iptables-restore: one block per table, in the order of the commands."""
     tables: dict[str, list[str]] = {}
     for command in commands:
         words = [w for w in command.argv[1:] if w != "-w"]
@@ -222,7 +222,7 @@ def restore_script(commands: Iterable[Cmd]) -> str:
 
 
 def _resolved(words: Iterable[str]) -> tuple[str, ...]:
-    """The words with the shell's own pid in them where a shell would have it: behind `netns`."""
+    """The words with the shell's own pid where a shell would insert it: after `netns`."""
     words = tuple(words)
     return tuple(str(os.getpid()) if pair == ("netns", SHELL_PID) else pair[1] for pair in pairwise(("", *words)))
 
@@ -233,20 +233,20 @@ _passed = count(1)
 
 
 def checkpoint() -> None:
-    """The fault point of the crash tests: dies by SIGKILL when it is passed for the $NETWRAP_KILL_AT-th time."""
+    """For the crash tests: netwrap dies by SIGKILL when this is called for the $NETWRAP_KILL_AT-th time."""
     if (at := os.environ.get("NETWRAP_KILL_AT")) and str(next(_passed)) == at:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def execute(plan: Plan, runner: Runner, journal: Journal, signals: Signals | None = None) -> None:
-    """Runs the plan, every step journaled before and after. Errors: CommandFailed, Interrupted: then the
-    steps so far stand, and the last group is in doubt."""
+    """Runs the plan; each step is recorded in the journal before and after. Raises CommandFailed, Interrupted: then
+    the steps so far have been run, and the last group is in doubt."""
     for steps in runner.group(plan.steps):
         _heed(signals)
         try:
             _journaled(steps, runner, journal)
         except CommandFailed:
-            _heed(signals)  # a signal ends the command that runs: then that is what happened
+            _heed(signals)  # a signal ends the running command: then report the signal
             raise
     _heed(signals)
 
@@ -254,18 +254,18 @@ def execute(plan: Plan, runner: Runner, journal: Journal, signals: Signals | Non
 def execute_all(
     plan: Plan, runner: Runner, journal: Journal, look: Callable[[], Facts], signals: Signals | None = None
 ) -> list[Left]:
-    """Runs a plan of inverses and goes on past failures; gives the steps whose effect is still there.
+    """Runs a plan of inverses and goes on after failures. Return the steps whose effect is still there.
 
     What failed is in doubt: the probes decide. A group that failed is run again one by one, as its error
-    does not say how far it came.
+    does not say how much of it was done.
     """
     left: list[Left] = []
     for steps in runner.group(plan.steps):
         _heed(signals)
-        if left and steps[0].do.argv[1:3] == ("netns", "del"):  # the way to what is left in there stays
+        if left and steps[0].do.argv[1:3] == ("netns", "del"):  # something may be left in the namespace
             left = _still(left, look, journal)
             if any(s.probe.ns is not None and s.probe.ns.name == steps[0].do.argv[3] for s, _ in left):
-                left.append((steps[0], NotRun(steps[0].do.text(), "something is left where it leads")))
+                left.append((steps[0], NotRun(steps[0].do.text(), "something is left in that namespace")))
                 continue
         try:
             _journaled(steps, runner, journal)
@@ -283,17 +283,17 @@ def execute_all(
 
 
 def _still(left: list[Left], look: Callable[[], Facts], journal: Journal) -> list[Left]:
-    """Those whose work is still to be done; that the others have nothing left to do is written down.
+    """Return those whose work is still to be done; the others are recorded as done.
 
-    All of them are inverses, but for one that makes the way into a namespace for others.
+    All of them are inverses, except a step that restores a handle for others.
     """
     for step, failure in left:
-        if step.probe.kind == "flows":  # nothing stands because of it, but connections may go on as they were
+        if step.probe.kind == "flows":  # nothing is left by it, but connections may go on as before
             talk(f"netwrap: {failure}")
     left = [pair for pair in left if pair[0].probe.kind != "flows"]
     try:
         seen = look()
-    except NetwrapError:  # nothing can be seen either: all of it may be there
+    except NetwrapError:  # the look has failed too: everything may still be there
         return left
     left = [(_by_its_name(step, seen), failure) for step, failure in left]
     for_others = {"netns attach", *PASSING}
@@ -304,7 +304,7 @@ def _still(left: list[Left], look: Callable[[], Facts], journal: Journal) -> lis
 
 
 def _by_its_name(step: Step, seen: Facts) -> Step:
-    """The removal of a link, of the one that somebody has renamed while we were at it."""
+    """The step; if it removes a link that another program has renamed meanwhile, with the link's new name."""
     other = renamed(step.probe, seen) if step.kind == "link add" else None
     return step if other is None else link.called(step, other.name)
 

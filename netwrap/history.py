@@ -1,4 +1,4 @@
-"""The log of operations as the user sees it, and `undo`, which walks back through it."""
+"""The log of operations as documents, and `undo`, which walks back through it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def operation(mode: Mode, number: int) -> dict[str, Any]:
             entries = [e for e in reversed(desk.store.entries(op=number)) if e.step.undo is not None]
         elif found.kind == "build" and found.undoes is None:
             entries = desk.store.entries(made_by=number)
-        else:  # what it has replaced is not of its own making
+        else:  # without the steps of others that it has replaced
             entries = [e for e in desk.store.entries(op=number) if e.op == number]
         return documents.operation(found, _local_time(found.at)) | {
             "steps": [documents.step(n, found, e) for n, e in enumerate(entries, 1)]
@@ -51,10 +51,10 @@ def _operation(log: Sequence[Operation], number: int) -> Operation:
 
 
 def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool | None], say: Callable[[str], None]) -> None:
-    """Takes back the last operation that is not undone yet, or that one, whichever kind it is.
+    """Undoes the last operation that is not undone yet, or the one with that number, of whichever kind.
 
-    `confirm` asks before more goes than the operation itself made; it gives None where there is nobody to ask.
-    Raises BadInput where the operation has nothing to take back, or what it took down cannot be built up again.
+    `confirm` asks before more is removed than the operation itself made; it returns None if nobody can be asked.
+    Raises BadInput if the operation has nothing to undo, or what it took down cannot be built up again.
     """
     with changing(mode, "undo" if number is None else f"undo {number}") as desk:
         log = desk.store.operations()
@@ -69,8 +69,8 @@ def undo(mode: Mode, number: int | None, confirm: Callable[[str], bool | None], 
             found = _operation(log, number)
         _refuse(desk, found, _before(desk, log, found))
         if not _is_open(desk, found):
-            how = found.state if found.state != "done" else "nothing of it stands"
-            say(f"operation {found.id}, {found.title}: {how} already; nothing to do")
+            how = f"already {found.state}" if found.state != "done" else "nothing of it is left"
+            say(f"operation {found.id}, {found.title}: {how}; nothing to do")
             desk.show_deferred("undo")
             return
         if found.is_teardown:
@@ -87,7 +87,7 @@ def _is_open(desk: Desk, found: Operation) -> bool:
 
 
 def _built(desk: Desk, found: Operation) -> frozenset[str]:
-    """What stands of what an operation was asked to make; of the undo of a teardown, what that has taken down."""
+    """What is left of what an operation was asked to make; for the undo of a teardown, what that had taken down."""
     if found.undoes is None:
         return desk.store.owners_of(found.id)
     taken = _operation(desk.store.operations(), found.undoes)
@@ -98,7 +98,7 @@ def _built(desk: Desk, found: Operation) -> frozenset[str]:
 
 
 def _before(desk: Desk, log: Sequence[Operation], found: Operation) -> str:
-    """The command that takes back the operation before one that cannot be."""
+    """The command that undoes the operation before one that cannot be undone."""
     for earlier in reversed([o for o in log if o.id < found.id and o.undoes is None and _is_open(desk, o)]):
         if earlier.kind == "build" or (earlier.kind == "teardown" and earlier.state == "done"):
             return f"netwrap undo {earlier.id}"
@@ -106,18 +106,18 @@ def _before(desk: Desk, log: Sequence[Operation], found: Operation) -> str:
 
 
 def _refuse(desk: Desk, found: Operation, hint: str) -> None:
-    """Raises BadInput where an operation has nothing to take back."""
+    """Raises BadInput if an operation has nothing to undo."""
     why = ""
     if found.kind == "repair":
-        why = "it made hold again what others had undone"
+        why = "it restored what others had undone"
     elif found.kind == "gc":
-        why = "what it removed had ended already, or was half removed"
+        why = "what it removed had already ended, or was half removed"
     elif found.kind == "build" and found.state == "undone" and found.title.startswith("run "):
         why = "it has ended" if desk.store.has_ended(found.id) else ""
     elif found.kind == "teardown" and found.state == "failed":
-        raise BadInput(f"operation {found.id}, {found.title}, has failed half-way: it cannot be undone", "netwrap gc")
+        raise BadInput(f"operation {found.id}, {found.title}, failed half-way: it cannot be undone", "netwrap gc")
     if why:
-        raise BadInput(f"operation {found.id}, {found.title}, has nothing to take back: {why}", hint)
+        raise BadInput(f"operation {found.id}, {found.title}, has nothing to undo: {why}", hint)
 
 
 def _take_down(desk: Desk, found: Operation, confirm: Callable[[str], bool | None], say: Callable[[str], None]) -> None:
@@ -131,7 +131,7 @@ def _take_down(desk: Desk, found: Operation, confirm: Callable[[str], bool | Non
             agreed = confirm("go on?")
         if agreed is None:
             raise BadInput(
-                f"operation {found.id}, {found.title}, has more built upon it: {others}",
+                f"undoing operation {found.id}, {found.title}, also removes {others}",
                 f"netwrap undo {found.id} --yes",
             )
         if not agreed:
@@ -151,7 +151,7 @@ def _build_again(desk: Desk, found: Operation, hint: str, say: Callable[[str], N
     standing = desk.store.entries(owners=state.owners)
     try:
         if not gone.objects:
-            raise BadInput("what it took down was not written down by the netwrap of that time", "")
+            raise BadInput("the netwrap of that time did not record what it took down", "")
         made = rebuild(f"undo {found.id}: {found.title}", gone, standing, desk.store.makers(), seen, state)
     except NetwrapError as error:
         what = f"operation {found.id}, {found.title}, cannot be undone: {error.message}"
@@ -161,7 +161,7 @@ def _build_again(desk: Desk, found: Operation, hint: str, say: Callable[[str], N
 
 
 def _with_containers(desk: Desk, gone: TakenDown) -> TakenDown:
-    """With the containers that it needs and that have gone later than it, by their last teardown."""
+    """Adds the containers that it needs and that were removed later, from their last teardown."""
     for owner in foundation(gone.owners) - gone.owners - desk.state().owners:
         if owner.startswith("container:") and (later := desk.store.last_taken_down(owner)) is not None:
             entries = tuple(sorted((*gone.entries, *later.entries), key=lambda e: e.order))

@@ -1,4 +1,4 @@
-"""Looks at the machine: asks the questions of facts.py and reads /proc. Changes nothing."""
+"""Looks at the machine: runs the commands in facts.py and reads /proc. Changes nothing."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _SETTINGS = {"ipv4": ("forwarding", "route_localnet", "accept_redirects", "rp_fi
 def look(
     pids: Iterable[int] = (), namespaces: Iterable[Netns] = (), *, ports: bool = False, way_out: bool = False
 ) -> Facts:
-    """Looks at the host, the processes, and into the namespaces: theirs and those with a handle.
+    """Looks at the host, the processes, and into the namespaces: those of the processes and those with a handle.
 
-    `ports`: also at what may be in a published port's way, which takes long: sockets, nftables' chains.
-    `way_out`: asks the kernel too how the outside is reached.
-    Raises CommandFailed where a command fails or says what cannot be read, NetwrapError if one is missing.
+    `ports`: also looks at what may conflict with a published port, which takes longer: sockets, nftables' chains.
+    `way_out`: also asks the kernel how the outside is reached.
+    Raises CommandFailed if a command fails or its output cannot be parsed, NetwrapError if one is missing.
     """
     unseen: list[str] = []
     saved = _rules(unseen)
@@ -83,7 +83,7 @@ def look(
 
 
 def alive(pids: Iterable[int], namespaces: Iterable[Netns]) -> Facts:
-    """What tells whether processes and namespaces are still there, and no more: quick."""
+    """Only what shows whether processes and namespaces still exist: this is quick."""
     handles = look_at_handles()
     return Facts(
         boot_id=boot_id(),
@@ -94,13 +94,13 @@ def alive(pids: Iterable[int], namespaces: Iterable[Netns]) -> Facts:
 
 
 def process(pid: int) -> Process | None:
-    """One process from /proc, its namespace 0 where that may not be seen; None where there is no such process."""
+    """One process from /proc, with namespace 0 if that may not be seen; None if there is no such process."""
     base = Path("/proc") / str(pid)
     try:
         line, status = (base / "stat").read_text(errors="replace"), (base / "status").read_text(errors="replace")
     except OSError:
         return None
-    if line.rpartition(")")[2].split()[0] in ("Z", "X"):  # it has ended; its parent has not asked yet
+    if line.rpartition(")")[2].split()[0] in ("Z", "X"):  # it has ended; its parent has not waited for it yet
         return None
     try:
         inode = os.stat(base / "ns" / "net").st_ino
@@ -110,15 +110,15 @@ def process(pid: int) -> Process | None:
 
 
 def netns_at(name: str) -> Netns | None:
-    """Where a handle in /run/netns leads; None where there is none."""
+    """The namespace of a handle in /run/netns; None if there is no such handle."""
     path = f"{NETNS_DIR}/{name}"
     return Netns(name, _inode(path), cookie_of(path)) if os.path.lexists(path) else None
 
 
 def cookie_of(path: str) -> int:
-    """The cookie of a namespace that can be entered; 0 where it cannot, and before Linux 5.14.
+    """The cookie of a namespace; 0 if it cannot be entered, and before Linux 5.14.
 
-    A thread enters it, makes a socket there, asks, and ends: a thread's namespace is its own (setns(2)).
+    A thread enters it, makes a socket there, asks for the cookie and ends: setns(2) affects only that thread.
     """
     found = [0]
 
@@ -128,21 +128,21 @@ def cookie_of(path: str) -> int:
                 found[0] = own_cookie()
 
     asking = threading.Thread(target=ask)
-    with suppress(RuntimeError, MemoryError):  # no thread is to be had: the inode has to do
+    with suppress(RuntimeError, MemoryError):  # no thread can be started: the inode has to be enough
         asking.start()
         asking.join()
     return found[0]
 
 
 def own_cookie() -> int:
-    """The cookie of the namespace that we are in; 0 before Linux 5.14."""
+    """The cookie of the current network namespace; 0 before Linux 5.14."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
         return int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
     return 0
 
 
 def read_sysctl(key: str) -> str | None:
-    """The value of a kernel setting, from /proc/sys (proc(5)); None where there is none."""
+    """The value of a kernel setting, from /proc/sys (proc(5)); None if there is no such setting."""
     path = key if "/" in key else key.replace(".", "/")
     try:
         with open(f"/proc/sys/{path}") as file:
@@ -157,7 +157,7 @@ def boot_id() -> str:
 
 
 def own_namespace() -> int:
-    """The inode of the network namespace that we are in."""
+    """The inode of the current network namespace."""
     return os.stat("/proc/self/ns/net").st_ino
 
 
@@ -169,16 +169,16 @@ def _space(where: tuple[str, ...]) -> Space:
 
 @contextmanager
 def _readable(words: tuple[str, ...]) -> Iterator[None]:
-    """Raises CommandFailed if a parser does not know what a command says."""
+    """Raises CommandFailed if a parser does not understand a command's output."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CommandFailed(shell_line(words), 0, f"what it says cannot be read: {error}") from None
+        raise CommandFailed(shell_line(words), 0, f"its output cannot be read: {error}") from None
 
 
 @dataclass(frozen=True)
 class _Where:
-    """A namespace: what runs a command in it, what it is called, and a path that leads there."""
+    """A namespace: the prefix that runs a command in it, what it is called, and its path."""
 
     enter: tuple[str, ...]
     what: str
@@ -186,11 +186,11 @@ class _Where:
 
 
 def _look_into(spaces: dict[int, Space], inode: int, where: _Where, unseen: list[str]) -> None:
-    """Raises CommandFailed, unless it has ended while we looked: what cannot be seen might be anybody's."""
+    """Raises CommandFailed unless the namespace has ended meanwhile: what cannot be seen might be in use by others."""
     if inode in spaces or (inode <= 0 and os.geteuid() == 0):
         return
     if os.geteuid() != 0:
-        unseen.append(f"{where.what} cannot be seen without root; taken as untouched by others")
+        unseen.append(f"{where.what} cannot be seen without root; treated as if only netwrap had changed it")
         return
     try:
         spaces[inode] = _space(where.enter)
@@ -201,7 +201,7 @@ def _look_into(spaces: dict[int, Space], inode: int, where: _Where, unseen: list
 
 
 def _way_out(host: Space) -> WayOut | None:
-    """How the kernel would send to the outside; it answers with an error where it would not."""
+    """How the kernel would send to the outside; None if it has no route: `ip` answers with an error then."""
     try:
         answer = spawn(WAY_OUT)
     except CommandFailed:
@@ -213,12 +213,12 @@ def _way_out(host: Space) -> WayOut | None:
 def _rules(unseen: list[str]) -> str | None:
     if os.geteuid() == 0:
         return spawn(facts.RULES)
-    unseen.append("firewall rules cannot be seen without root; taken as: none of the names are in use")
+    unseen.append("firewall rules cannot be seen without root; treated as if no other rules used the same names")
     return None
 
 
 def _hooks() -> tuple[nft.Hook, ...]:
-    """The base chains of nftables; none where `nft` is not installed, or may not be asked."""
+    """The base chains of nftables; empty if `nft` is not installed, or may not be run."""
     if os.geteuid() != 0 or shutil.which(facts.HOOKS[0]) is None:
         return ()
     try:
@@ -237,7 +237,7 @@ def look_at_handles() -> dict[str, int]:
 
 
 def _inode(path: str) -> int:
-    """The inode of the network namespace that a path leads to (ioctl_nsfs(2)), or what is there in its place."""
+    """The inode of the network namespace at a path (ioctl_nsfs(2)), or a number for what is there instead."""
     with suppress(OSError):
         found, itself = os.stat(path), os.lstat(path)
         if found.st_dev == os.stat("/proc/self/ns/net").st_dev:
@@ -260,7 +260,7 @@ def _sysctls() -> dict[str, str]:
 
 
 def _listeners() -> frozenset[facts.Listener]:
-    """What `ss` says; where it cannot be asked, /proc, which does not tell what takes IPv6 alone."""
+    """Sockets from `ss` or, if that fails, from /proc, which does not show which sockets take only IPv6."""
     with suppress(CommandFailed, NetwrapError, ValueError):
         return frozenset(parse_sockets(spawn(SOCKETS)))
     found: set[facts.Listener] = set()

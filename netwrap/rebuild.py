@@ -219,7 +219,7 @@ class _Work:
         """One step, unless it is so already. Errors: BadInput where somebody has its place."""
         _refuse_place(step, self.seen)
         if step.probe.kind == "flows" and conntrack.TOOL not in self.seen.tools:
-            self.already.append(f"conntrack is not installed any more: {step.do.text()} is left out")
+            self.already.append(f"conntrack is no longer installed; skipped: {step.do.text()}")
             return
         if step.probe.kind in _SETTINGS and holds(step.probe, self.seen):
             self.already.append(f"it is so already, and stays: {step.do.text()}")

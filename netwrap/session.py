@@ -1,4 +1,4 @@
-"""The frame of every command: the lock, what a crash left, the store; who may change what."""
+"""What every command needs around it: root, the lock, recovery from a crash, the store, the right namespace."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from netwrap.terminal import talk
 def changing(mode: Mode, title: str, drops: Callable[[Desk, Elsewhere], None] | None = None) -> Iterator[Desk]:
     """The desk of a changing command, with the lock held and an earlier crash dealt with.
 
-    A dry run has neither: it reads. `drops` deals with what stood in a namespace that no longer exists.
-    Raises NetwrapError without root, BadInput for --step without a terminal and where the state belongs elsewhere.
+    A dry run only reads, without the lock. `drops` deals with what existed in a namespace that is gone.
+    Raises NetwrapError without root, BadInput for --step without a terminal and if the state belongs elsewhere.
     """
     if mode.step and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise BadInput("--step asks before each step, and there is no terminal to ask on", "netwrap … --dry-run")
+        raise BadInput("--step asks before each step, but there is no terminal", "netwrap … --dry-run")
     if mode.dry_run:
         with reading(mode) as desk:
             if not _arrives(desk, drops) and at_work(desk) is None:
@@ -44,7 +44,7 @@ def changing(mode: Mode, title: str, drops: Callable[[Desk, Elsewhere], None] | 
         kept_open.add(fd)
         store = Store(mode.state_dir, write=True)
         if store.migrated_from is not None:
-            talk(f"netwrap: {store.path} is of version {VERSION} now; as it was: {store.path}.v{store.migrated_from}")
+            talk(f"netwrap: {store.path} now has version {VERSION}; a backup: {store.path}.v{store.migrated_from}")
         try:
             desk = Desk(mode, store, signals)
             _arrives(desk, drops)
@@ -58,7 +58,7 @@ def changing(mode: Mode, title: str, drops: Callable[[Desk, Elsewhere], None] | 
 
 @contextlib.contextmanager
 def reading(mode: Mode) -> Iterator[Desk]:
-    """The desk of a command that only reads; everybody may."""
+    """The desk of a command that only reads; every user may run it."""
     store = Store(mode.state_dir, write=False)
     try:
         yield Desk(mode, store)
@@ -68,7 +68,7 @@ def reading(mode: Mode) -> Iterator[Desk]:
 
 @contextlib.contextmanager
 def looking(mode: Mode) -> Iterator[Desk]:
-    """The desk of a command that looks at what stands. Raises BadInput where that is elsewhere."""
+    """The desk of a command that looks at what netwrap made. Raises BadInput if that is elsewhere."""
     with reading(mode) as desk:
         if (found := elsewhere(desk)) is not None:
             raise _refusal(desk, found)
@@ -76,14 +76,14 @@ def looking(mode: Mode) -> Iterator[Desk]:
 
 
 def need_root(mode: Mode, what: str = "changing links and rules") -> None:
-    """Errors: NetwrapError where we are not root."""
+    """Raises NetwrapError if the user is not root."""
     if os.geteuid() != 0:
-        raise NetwrapError(f"{what} needs root", f"sudo {mode.line}, or try it in: netwrap sandbox")
+        raise NetwrapError(f"{what} needs root", f"sudo {mode.line}  # or try it in: netwrap sandbox")
 
 
 def _arrives(desk: Desk, drops: Callable[[Desk, Elsewhere], None] | None) -> bool:
-    """Makes sure that what stands stands here. Return whether it did not: it was in a namespace that is gone, and is
-    dropped."""
+    """Makes sure that the state belongs to this namespace. Return True if it belonged to one that is gone: then
+    `drops` has dropped it."""
     place.make_sure_of_proc()
     found = elsewhere(desk)
     if found is None:
@@ -95,7 +95,7 @@ def _arrives(desk: Desk, drops: Callable[[Desk, Elsewhere], None] | None) -> boo
 
 
 def elsewhere(desk: Desk) -> Elsewhere | None:
-    """Where the objects stand, if not here."""
+    """Where the objects are, if not here."""
     return place.elsewhere(desk.store.machine())
 
 
@@ -104,12 +104,12 @@ def _refusal(desk: Desk, found: Elsewhere, drops: bool = False) -> BadInput:
     if drops and found.is_gone is None:
         path = shell_line((str(desk.store.path),))
         sentence += "; whether that still exists cannot be seen from here"
-        hint = f"mv {path} {path}.old  # drops what stood there: only where that no longer exists"
+        hint = f"mv {path} {path}.old  # drops what was there: only if that no longer exists"
     return BadInput(sentence, hint)
 
 
 def says_where(desk: Desk) -> bool:
-    """Tells the user where the objects stand, if not here. Return whether that is so: nothing is known of them then."""
+    """Tells the user where the objects are, if not here. Return whether they are elsewhere."""
     found = elsewhere(desk)
     if found is not None:
         error = _refusal(desk, found)
@@ -118,7 +118,7 @@ def says_where(desk: Desk) -> bool:
 
 
 def at_work(desk: Desk) -> str | None:
-    """Who is at work on the state, for who only reads; None where nobody is."""
+    """Who is changing the state now, for commands that only read; None if nobody is."""
     if (holder := worker(desk.mode.state_dir)) is not None or may_ask(desk.mode.state_dir):
         return holder
     here = place.here()
@@ -127,7 +127,7 @@ def at_work(desk: Desk) -> str | None:
         if found is not None and found.starttime == starttime:
             return f"netwrap {title} (pid {pid})"
         if here.began is None:  # hidepid (proc(5))
-            return f"netwrap {title} (pid {pid}; whether it is still there cannot be seen)"
+            return f"netwrap {title} (pid {pid}; whether it still runs cannot be seen)"
     return None
 
 

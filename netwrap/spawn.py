@@ -1,4 +1,4 @@
-"""The only door to processes that are waited for: `spawn`. `sh` is imported here alone, when the first one is run."""
+"""`spawn`, the only way to run a process and wait for it. Only this module imports `sh`, when the first one is run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PACKAGES = {
 class Signals:
     """While entered, SIGINT, SIGTERM, SIGHUP and SIGQUIT end the running command, and `check` raises Interrupted.
 
-    Inside `at_once`, where nothing is half done (waiting for a lock, for a key), they raise it themselves.
+    Inside `at_once`, where nothing is half done (waiting for a lock, for a key), a signal raises it immediately.
     """
 
     def __init__(self, *, heed: bool = True) -> None:
@@ -53,7 +53,7 @@ class Signals:
             signal.signal(number, old)
         before = self._old.get(self.caught or 0)
         if kind is None and callable(before) and before is not signal.default_int_handler:
-            before(self.caught, None)  # it came when all was done: who handles signals around us still wants it
+            before(self.caught, None)  # it came when everything was done: pass it to the caller's handler
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         first, self.caught = self.caught is None, number
@@ -64,7 +64,7 @@ class Signals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Lets a signal end what is waited for here."""
+        """Lets a signal interrupt the waiting inside."""
         self._at_once = True
         try:
             self.check()
@@ -73,18 +73,18 @@ class Signals:
             self._at_once = False
 
     def check(self) -> None:
-        """Raises Interrupted where a signal has come."""
+        """Raises Interrupted if a signal has come."""
         if self.caught is not None:
             raise Interrupted(f"interrupted by {signal.Signals(self.caught).name}", "netwrap log")
 
 
 kept_open: set[int] = set()
-"""Descriptors that every spawned command inherits: the lock's, so that it is held until what a killed netwrap
-has started is done (flock(2))."""
+"""Descriptors that every spawned command inherits: the lock's, so that the lock is held until the command that a
+killed netwrap has started is done (flock(2))."""
 
 
 def time_limit() -> float:
-    """Seconds that a spawned command may take: $NETWRAP_TIMEOUT, 30 where that is no positive number."""
+    """Seconds that a spawned command may take: $NETWRAP_TIMEOUT, or 30 if that is not a positive number."""
     try:
         limit = float(os.environ.get("NETWRAP_TIMEOUT", "30"))
     except ValueError:
@@ -93,9 +93,9 @@ def time_limit() -> float:
 
 
 def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | None = None) -> str:
-    """Runs one command without a shell and gives its stdout.
+    """Runs one command without a shell and returns its stdout.
 
-    Errors: CommandFailed with exit code and stderr; NetwrapError where the program is missing.
+    Raises CommandFailed with exit code and stderr; NetwrapError if the program is missing.
     """
     import sh
 
@@ -104,7 +104,7 @@ def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | Non
         command = sh.Command(words[0])
     except sh.CommandNotFound:
         raise missing(words[0]) from None
-    if not _can_start_threads():  # sh needs two or three a command
+    if not _can_start_threads():  # sh needs two or three for each command
         return _without_threads(words, stdin, signals)
     try:
         child = command(
@@ -113,25 +113,25 @@ def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | Non
             _tty_out=False,
             _env={**os.environ, "LC_ALL": "C"},
             _pass_fds=kept_open,
-            _new_group=True,  # Ctrl-C is for netwrap, which decides what is ended
+            _new_group=True,  # Ctrl-C goes to netwrap, which decides what to end
             _bg=True,
             _bg_exc=False,
         )
     except (OSError, sh.ForkException):
         raise CommandFailed(line, 126, f"{words[0]} cannot be executed") from None
-    except (RuntimeError, MemoryError) as error:  # the command may run by then: it is ended, and its probe decides
+    except (RuntimeError, MemoryError) as error:  # the command may be running: it is ended, and its probe decides
         _end_half_started(error)
         raise CommandFailed(line, 126, _NO_THREAD) from None
     late = threading.Timer(time_limit(), end, (child,))  # sh's own _timeout polls: 100 ms a command
     late.daemon = True
     if signals is not None:
         signals.child = child
-        if signals.caught is not None:  # it came while the command was being started
+        if signals.caught is not None:  # the signal came while the command was being started
             end(child)
     try:
         late.start()
         child.wait()
-    except sh.ErrorReturnCode as error:  # its own message is cut at 750 bytes; its stderr is whole
+    except sh.ErrorReturnCode as error:  # its own message is cut at 750 bytes, its stderr is not
         code = None if late.finished.is_set() else error.exit_code
         raise CommandFailed(line, code, error.stderr.decode(errors="replace")) from None
     except (RuntimeError, MemoryError):
@@ -141,14 +141,14 @@ def spawn(words: Sequence[str], stdin: str | None = None, signals: Signals | Non
         late.cancel()
         if signals is not None:
             signals.child = None
-    return str(child.stdout.decode(errors="surrogateescape"))  # what is given back to a command has to be the same
+    return str(child.stdout.decode(errors="surrogateescape"))  # to pass it to another command unchanged
 
 
-_NO_THREAD = "no thread or no memory to watch it with"
+_NO_THREAD = "not enough memory, or too many threads, to run it"
 
 
 def _can_start_threads() -> bool:
-    """Return whether a thread can be started now: RLIMIT_NPROC, a limit of the cgroup or of memory may forbid it."""
+    """Return whether a thread can be started now: RLIMIT_NPROC, the cgroup or a lack of memory may prevent it."""
     trial = threading.Thread(target=int, daemon=True)
     try:
         trial.start()
@@ -159,7 +159,7 @@ def _can_start_threads() -> bool:
 
 
 def _end_half_started(error: BaseException) -> None:
-    """Ends the command that sh has started and lost, by the pid in the frames of its error."""
+    """Ends the command that sh has started and no longer knows, by the pid in the frames of its error."""
     trace = error.__traceback__
     while trace is not None:
         pid = getattr(trace.tb_frame.f_locals.get("self"), "pid", None)
@@ -174,7 +174,7 @@ def _end_half_started(error: BaseException) -> None:
 
 @dataclass(frozen=True)
 class _Child:
-    """What `end` needs of a command."""
+    """What `end` needs to know of a command."""
 
     pid: int
 
@@ -203,7 +203,7 @@ def _without_threads(words: Sequence[str], stdin: str | None, signals: Signals |
 
 
 def _waited_for(child: _Child, signals: Signals | None) -> int | None:
-    """The exit code of a command; None where it was ended after the time limit."""
+    """The exit code of a command; None if it timed out and was ended."""
     if signals is not None:
         signals.child = child
         if signals.caught is not None:
@@ -230,7 +230,7 @@ def _content(fd: int) -> bytes:
 
 
 def end(child: Any) -> None:
-    """Ends a command with all of its process group, also where the command itself has ended already."""
+    """Ends a command with its whole process group, even if the command itself has ended already."""
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
 
@@ -243,7 +243,7 @@ def missing(program: str) -> NetwrapError:
 
 
 def require(programs: Iterable[str]) -> None:
-    """Finds a missing program before the first change. Errors: NetwrapError."""
+    """Finds a missing program before the first change. Raises NetwrapError."""
     for program in sorted(programs):
         if shutil.which(program) is None:
             raise missing(program)

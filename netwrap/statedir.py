@@ -1,4 +1,4 @@
-"""The state directory: who may write it, and the one lock of every changing command."""
+"""The state directory: who may write it, and the lock that every changing command holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from netwrap.errors import BadInput, StateFailed
 
 ROOM = 512 * 1024
-"""Bytes: a thousand steps of a journal, twice, as SQLite keeps what it overwrites (sqlite.org/atomiccommit.html)."""
+"""Bytes: the journal of a thousand steps, twice, as SQLite keeps what it overwrites (sqlite.org/atomiccommit.html)."""
 
 NAME = "lock"
 
@@ -24,7 +24,7 @@ Waiting = Callable[[str], AbstractContextManager[None]]
 
 
 def prepare(directory: Path) -> None:
-    """Makes the directory where it is missing. Errors: OSError, BadInput where others may write it."""
+    """Makes the directory if it is missing. Raises OSError, or BadInput if other users may write it."""
     with readable_by_all():
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     refuse_writable_by_others(directory)
@@ -32,7 +32,7 @@ def prepare(directory: Path) -> None:
 
 @contextlib.contextmanager
 def readable_by_all() -> Iterator[None]:
-    """What is made here everybody may read and its owner alone may write, whatever the umask (umask(2))."""
+    """Files made in this context are readable by everybody and writable by their owner, whatever the umask(2)."""
     old = os.umask(0o022)
     try:
         yield
@@ -41,17 +41,17 @@ def readable_by_all() -> Iterator[None]:
 
 
 def refuse_writable_by_others(path: Path) -> None:
-    """Errors: BadInput where others than the owner may write, or the owner is neither root nor we."""
+    """Raises BadInput if other users than the owner may write, or the owner is neither root nor the current user."""
     found = path.stat()
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in (0, os.geteuid()):
         raise BadInput(
-            f"state {path} may be written by others than its owner, or is somebody else's",
-            f"ls -ld {path}  # who; where it is right otherwise: chmod go-w {path}",
+            f"state {path} may be written by other users, or belongs to another user",
+            f"ls -ld {path}  # shows who; if the owner is right: chmod go-w {path}",
         )
 
 
 def worker(directory: Path) -> str | None:
-    """Who holds the lock, for who only reads; None where nobody does, or it may not be asked."""
+    """Who holds the lock, for commands that only read; None if nobody does, or if we may not open it."""
     with contextlib.suppress(OSError), open(directory / NAME, opener=_not_waiting) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -61,7 +61,7 @@ def worker(directory: Path) -> str | None:
 
 
 def may_ask(directory: Path) -> bool:
-    """Return whether we may ask who holds the lock: its owner alone may open it."""
+    """Return whether we may open the lock to see who holds it: only its owner may."""
     return not (directory / NAME).exists() or os.access(directory / NAME, os.R_OK)
 
 
@@ -70,28 +70,28 @@ def _not_waiting(path: str, flags: int) -> int:
 
 
 def make_sure_of_room(directory: Path) -> None:
-    """Takes as much of the disk as a journal may need, and gives it back. Errors: OSError where it is full."""
+    """Allocates the disk space that a journal may need, and frees it again. Raises OSError if the disk is full."""
     with tempfile.TemporaryFile(dir=directory) as file:
         os.posix_fallocate(file.fileno(), 0, ROOM)
 
 
 def unusable(directory: Path, error: OSError) -> StateFailed:
     """The error for a directory that cannot be made, read or written."""
-    hint = "netwrap --state-dir DIR …  # one that can be written; or try it in: netwrap sandbox"
+    hint = "netwrap --state-dir DIR …  # a writable one; or try it in: netwrap sandbox"
     return StateFailed(f"state directory {directory}: {error.strerror}", hint)
 
 
 @contextlib.contextmanager
 def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
-    """Holds the one lock (flock(2)) and gives its descriptor; it waits inside `waiting`, which is told for whom.
+    """Holds the lock (flock(2)) and yields its descriptor; it waits inside `waiting`, which is told for whom.
 
-    Errors: StateFailed where the directory cannot be written.
+    Raises StateFailed if the directory cannot be written.
     """
     try:
         prepare(directory)
         with readable_by_all():
             fd = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        os.fchmod(fd, 0o600)  # who may open it may hold it, and keep everybody else waiting
+        os.fchmod(fd, 0o600)  # a user who may open it could hold it, and make everybody else wait
     except OSError as error:
         raise unusable(directory, error) from None
     try:
@@ -99,7 +99,7 @@ def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
             _acquire(fd, directory / NAME, waiting)
         except OSError as error:
             raise unusable(directory, error) from None
-        with contextlib.suppress(OSError):  # a full disk: nobody learns for whom he waits, no more
+        with contextlib.suppress(OSError):  # on a full disk, others only cannot see for whom they wait
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"netwrap {title} (pid {os.getpid()})\n".encode(errors="backslashreplace"), 0)
         yield fd
@@ -108,7 +108,7 @@ def lock(directory: Path, title: str, waiting: Waiting) -> Iterator[int]:
 
 
 def _holder(written: str, path: Path) -> str:
-    """Who holds the lock: who has written its name there, or, where that was killed, a command that it has started."""
+    """Who holds the lock: the netwrap that is named in it or, if that was killed, a command that it had started."""
     pid = re.search(r"\(pid (\d+)\)$", written)
     if pid is not None and not os.path.exists(f"/proc/{pid[1]}"):
         return f"a command of {written}, which was killed (fuser -v {path})"

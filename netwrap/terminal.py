@@ -1,4 +1,4 @@
-"""The talk with the user: sentences on stderr, one key from the terminal; how wide the terminal is."""
+"""Messages to the user on stderr, single keys from the terminal, and the terminal's width."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import tty
 from typing import TextIO
 
 WIDTH = 80
-"""Sentences are no wider, also where the terminal is."""
+"""Sentences are wrapped at this width, even if the terminal is wider."""
 
 
 def talk(text: str, *, as_it_is: bool = False) -> None:
-    """Says something to the user: stderr, as stdout is the result. Nobody has to listen.
+    """Prints a message on stderr, as stdout is for the result. It is no error if stderr is closed.
 
-    Sentences are wrapped on a terminal; commands (`+ …`) and what is indented stay on their line, as does everything
-    with `as_it_is`.
+    Sentences are wrapped on a terminal. Commands (`+ …`) and indented lines are not, and nothing is with `as_it_is`.
     """
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
@@ -28,7 +27,7 @@ def talk(text: str, *, as_it_is: bool = False) -> None:
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:
-    """Sentences, each line wrapped between words; commands and what is indented as they are."""
+    """A text with each line wrapped between words, except commands and indented lines."""
     return "\n".join(_wrapped(line, width) for line in text.split("\n"))
 
 
@@ -40,7 +39,7 @@ def _wrapped(line: str, width: int) -> str:
 
 
 def columns(stream: TextIO) -> int | None:
-    """How wide the terminal is that a stream leads to; None where it is none, or does not know."""
+    """The width of a stream's terminal; None if it is not a terminal, or the width is unknown."""
     try:
         found = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
@@ -49,33 +48,33 @@ def columns(stream: TextIO) -> int | None:
 
 
 def page_width(stream: TextIO) -> int:
-    """How wide a page of text is: as the stream's terminal, or as $COLUMNS says; 80 at most, 40 at least."""
+    """The width of a page of text: that of the stream's terminal, or $COLUMNS; 80 at most, 40 at least."""
     return max(40, min(columns(stream) or _said_columns() or WIDTH, WIDTH))
 
 
 def _said_columns() -> int | None:
-    """$COLUMNS, where it is a number."""
+    """$COLUMNS, if it is a valid number."""
     said = os.environ.get("COLUMNS", "")
     return int(said) if said.isascii() and said.isdigit() and 0 < len(said) < 6 and int(said) else None
 
 
 def _sentence_width(stream: TextIO) -> int | None:
-    """How wide sentences are: the terminal's width, 80 at most; None where nobody has said one, in a file or a pipe."""
+    """The width of sentences: the terminal's, 80 at most; None if it is unknown, as in a file or a pipe."""
     found = columns(stream) or _said_columns()
     return found and min(found, WIDTH)
 
 
 _HARMLESS = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"}
-"""What a link, a comment or a command's error has in it might be meant for the terminal (console_codes(4))."""
+"""Names, comments and errors of commands may contain control sequences for the terminal (console_codes(4))."""
 
 
 def read_key(prompt: str) -> str:
-    """One key from the terminal, without enter; q where there is none any more."""
+    """Reads one key from the terminal, without enter; q if the terminal is gone."""
     fd = sys.stdin.fileno()
     try:
         old = termios.tcgetattr(fd)
         try:
-            tty.setcbreak(fd, termios.TCSADRAIN)  # before the prompt: a quick answer has to be a key already
+            tty.setcbreak(fd, termios.TCSADRAIN)  # before the prompt, so that an early answer counts as a key
             with contextlib.suppress(OSError):
                 sys.stderr.write(prompt)
                 sys.stderr.flush()

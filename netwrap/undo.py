@@ -1,4 +1,4 @@
-"""Taking back: which objects go together, and the journal's steps as a Plan of their inverses."""
+"""Undoing: which objects depend on which, and the journal's steps as a Plan of their inverses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from netwrap.steps import NO_ROW, Cmd, Object, Plan, Probe, Step, conntrack, ipt
 from netwrap.steps.sysctl import prefixes
 
 SHARED = frozenset({"host", "container", "published", "hairpin", "replies", "self"})
-"""Kinds of objects that nobody asked for: they stand as long as something needs them."""
+"""Kinds of objects that no user asks for: they exist as long as another object needs them."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,19 @@ class Operation:
     command: str
     removes: tuple[str, ...]
     undoes: int | None = None
-    """The operation that it takes back, or builds up again."""
+    """The operation that it undoes."""
 
     @property
     def is_teardown(self) -> bool:
-        """Return whether it takes down what stands; a `gc` has nothing that could be built up again."""
+        """Return whether it takes objects down; what a `gc` takes down cannot be built up again."""
         return self.kind in ("teardown", "gc")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A step as the journal has it; `state` is begun, done, undoing or undone.
+    """A step in the journal; `state` is begun, done, undoing or undone.
 
-    `op` is the operation that ran it, in the boot `boot`; `place` is where it stands among the others, 0 is by its id.
+    `op` is the operation that ran it, in the boot `boot`; `place` is its place in the order of steps, 0 means its id.
     """
 
     id: int
@@ -51,27 +51,27 @@ class Entry:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Where it stands among the others."""
+        """Its place in the order of steps."""
         return (self.place or self.id, self.id)
 
     def is_of_another_boot(self, boot: str) -> bool:
-        """Says whether it was run in another boot than that; where that is not known, it was not."""
+        """Return whether it was run in another boot than that; False if that is not known."""
         return self.boot not in ("", boot)
 
 
 Chains = Mapping[tuple[str, str], tuple[str, ...]]
-"""Chains with their rules in order, each as its fingerprint."""
+"""Chains with the fingerprints of their rules in order."""
 
 
 @dataclass(frozen=True)
 class TakenDown:
-    """What an operation has taken down: its steps and, by their rows' numbers, its objects, as they stood."""
+    """What an operation has taken down: the steps and, by their row numbers, the objects as they were."""
 
     op: int
     entries: tuple[Entry, ...] = ()
     objects: dict[int, Object] = field(default_factory=dict)
     chains: Chains = field(default_factory=dict)
-    """Those that it took rules from, as they were before."""
+    """The chains that it took rules from, as they were before."""
 
     @property
     def owners(self) -> frozenset[str]:
@@ -80,18 +80,18 @@ class TakenDown:
 
 
 def fingerprint(rule: Rule) -> str:
-    """The same for two rules that are the same, however they are printed."""
+    """A digest that is the same for equal rules, however they are printed."""
     return digest(*options_of(rule))
 
 
 def chains_of(steps: Iterable[Step], seen: Facts) -> Chains:
-    """The chains that the steps put rules into, or take them from, as they are."""
+    """The chains that the steps add rules to or remove rules from, as they are now."""
     places = {step.probe.key[:2] for step in steps if step.probe.kind == "rule"}
     return {place: tuple(map(fingerprint, rules)) for place, rules in seen.rules.items() if place in places}
 
 
 def needs(owner: str) -> tuple[str, ...]:
-    """The objects that an object is built upon."""
+    """The objects that an object depends on directly."""
     kind, _, name = owner.partition(":")
     container, _, rest = name.partition("/")
     network = rest.partition("/")[0]
@@ -115,7 +115,7 @@ def needs(owner: str) -> tuple[str, ...]:
 
 
 def whose(owner: str) -> tuple[str, str]:
-    """Kind and name of the host, network, link or container whose object it is."""
+    """Kind and name of the host, network, link or container that an object belongs to."""
     kind, _, name = owner.partition(":")
     match kind:
         case "host" | "network" | "link":
@@ -129,7 +129,7 @@ _KINDS = ("host", "network", "container", "endpoint", "published", "hairpin", "r
 
 
 def order(owners: Iterable[str]) -> list[str]:
-    """The objects, each behind those that it is built upon."""
+    """The objects, each after those that it depends on."""
     return sorted(owners, key=lambda owner: (_KINDS.index(owner.partition(":")[0]), owner))
 
 
@@ -139,7 +139,7 @@ def spoken(owner: str) -> str:
     one, _, rest = name.partition("/")
     match kind:
         case "host":
-            return "the host's part"
+            return "the host's settings"
         case "endpoint":
             return f"{one}'s connection to {rest}"
         case "link":
@@ -150,7 +150,7 @@ def spoken(owner: str) -> str:
 
 
 def closure(targets: Iterable[str], standing: frozenset[str]) -> frozenset[str]:
-    """The targets with everything built upon them, and shared objects that nothing needs any more."""
+    """The targets with everything that depends on them, and shared objects that nothing needs any more."""
     going = frozenset(targets) & standing
     while True:
         more = {o for o in standing - going if going & frozenset(needs(o))}
@@ -165,14 +165,14 @@ def closure(targets: Iterable[str], standing: frozenset[str]) -> frozenset[str]:
 
 
 def has_another(replies: str, standing: Iterable[str]) -> bool:
-    """Return whether the container of a `replies` object is on another network too: that is what it is for."""
+    """Return whether the container of a `replies` object is also on another network: only then it is needed."""
     place = replies.partition(":")[2]
     container = place.partition("/")[0]
     return any(o.startswith(f"endpoint:{container}/") and o != f"endpoint:{place}" for o in standing)
 
 
 def foundation(owners: Iterable[str]) -> frozenset[str]:
-    """The objects with everything that they are built upon."""
+    """The objects with everything that they depend on."""
     found: set[str] = set()
     todo = set(owners)
     while todo:
@@ -182,9 +182,9 @@ def foundation(owners: Iterable[str]) -> frozenset[str]:
 
 
 def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterable[str] = ()) -> Plan:
-    """Plans the inverses of the entries, last step first; a step that does not hold any more is struck.
+    """Plans the inverses of the entries, last step first, without steps that no longer hold.
 
-    What cannot be seen is taken back on trust: its inverse names only what is ours.
+    What cannot be seen is undone all the same: its inverse names only what is netwrap's.
     """
     entries = list(entries)
     ours = {e.step.probe for e in entries}
@@ -196,10 +196,10 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
         if entry.state == "undone" or entry.step.undo is None:
             continue
         if is_undone_last(entry.step) and conntrack.TOOL not in seen.tools:
-            already.append(f"conntrack is not installed any more: {entry.step.undo.text()} is left out")
+            already.append(f"conntrack is no longer installed; skipped: {entry.step.undo.text()}")
             continue
         if entry.is_of_another_boot(seen.boot_id) and not _outlasts_a_boot(entry.step.probe):
-            already.append(f"done before the last boot, and what is there now is not netwrap's: {entry.step.do.text()}")
+            already.append(f"done before the last boot; what is there now is not netwrap's: {entry.step.do.text()}")
             continue
         if entry.step.kind == "sysctl" and any(entry.step.probe.key[0].startswith(prefixes(n)) for n in lost):
             already.append(f"gone with its link: {entry.step.do.text()}")
@@ -212,7 +212,7 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
                 f"{unmarked} stays: its MAC or group is not what netwrap gave it (ip link del dev {unmarked})"
             )
         if holds(entry.step.probe, seen) is False and not is_husk(entry.step.probe, seen):
-            already.append(f"gone already: {entry.step.do.text()}")
+            already.append(f"already gone: {entry.step.do.text()}")
             continue
         if entry.step.kind == "chain":
             steps += _strangers_rules(entry.step, ours, seen)
@@ -224,25 +224,25 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
 
 
 def is_away(probe: Probe, seen: Facts) -> bool:
-    """Says whether a link is not there, under its name or another."""
+    """Return whether a link does not exist, under its name or another."""
     return holds(probe, seen) is False and renamed(probe, seen) is None
 
 
 def _outlasts_a_boot(probe: Probe) -> bool:
-    """Says whether it may be there after a boot: links and rules on the host bear our mark, and may have been restored.
-    Settings go, and namespaces with what is in them, whatever has their numbers by then."""
+    """Return whether it may exist after a boot: links and rules on the host have netwrap's mark, and may have been
+    restored. Settings and namespaces are gone, even if others have the same numbers now."""
     return probe.kind not in ("sysctl", "setting on", "keep", "netns") and probe.ns is None
 
 
 def _unmarked(probe: Probe, seen: Facts) -> str | None:
-    """The link that has our name and not our MAC and group."""
+    """The link that has netwrap's name for it, but not its MAC and group."""
     space = seen.space(probe.ns)
     there = space is not None and probe.key[0] in space.links and holds(probe, seen) is False
     return probe.key[0] if there else None
 
 
 def _lost_its_other_end(entry: Entry, entries: list[Entry], lost: set[str]) -> bool:
-    """Says whether it put one end of a cable into a namespace, and the other end is not there any more."""
+    """Return whether it put one end of a veth pair into a namespace, and the other end no longer exists."""
     if entry.step.kind != "link netns":
         return False
     return any(
@@ -251,12 +251,12 @@ def _lost_its_other_end(entry: Entry, entries: list[Entry], lost: set[str]) -> b
 
 
 def inner_end(move: Step) -> Cmd:
-    """The removal of the end of a cable that a step has moved into a namespace."""
+    """The command that removes the end of a veth pair that a step has moved into a namespace."""
     return Cmd(("ip", "link", "del", "dev", move.probe.key[0]), move.probe.ns)
 
 
 def _strangers_rules(chain: Step, ours: set[Probe], seen: Facts) -> Iterator[Step]:
-    """Removes what others have put into a chain of ours, and what leads there: with either, it cannot go."""
+    """Removes foreign rules in a chain of netwrap's, and foreign jumps to it: both prevent its removal."""
     table, name = chain.probe.key
     for (where, holder), found in seen.rules.items():
         mine = [probe.key[2:] for probe in ours if probe.kind == "rule" and probe.key[:2] == (where, holder)]
@@ -268,14 +268,15 @@ def _strangers_rules(chain: Step, ours: set[Probe], seen: Facts) -> Iterator[Ste
 
 
 def _copies(entry: Entry, seen: Facts) -> Iterator[Step]:
-    """Removes what somebody has made of a rule of ours, our mark and all: `iptables-restore` without a flush does."""
+    """Removes copies of a rule of netwrap's with its mark, as `iptables-restore` without a flush makes them."""
     table, chain, *words = entry.step.probe.key
     for _ in range(sum(same_rule(rule, tuple(words)) for rule in seen.rules.get((table, chain), ())) - 1):
-        yield replace(inverse(entry), inverts=NO_ROW, undo=None, why=f"There is a copy of it: {entry.step.do.text()}")
+        why = f"Removes a copy of this rule: {entry.step.do.text()}"
+        yield replace(inverse(entry), inverts=NO_ROW, undo=None, why=why)
 
 
 def inverse(entry: Entry) -> Step:
-    """The step that takes an entry back."""
+    """The step that undoes an entry."""
     step = entry.step
     assert step.undo is not None
-    return Step(step.kind, step.undo, step.do, step.probe, f"Takes back: {step.do.text()}", step.owner, entry.id)
+    return Step(step.kind, step.undo, step.do, step.probe, f"Undoes: {step.do.text()}", step.owner, entry.id)

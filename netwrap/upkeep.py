@@ -1,4 +1,4 @@
-"""The verbs that look after what stands: status, repair, gc; and what dead processes left in the way of others."""
+"""The verbs status, repair and gc; and the clean-up after exited processes before other commands."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from netwrap.views import documents
 
 
 def clear(desk: Desk) -> list[str]:
-    """Releases what containers have left that are gone; gives their names.
+    """Cleans up after containers that are gone. Return their names.
 
-    A dry run prints that in front of its own commands, and plans as if it were done.
+    A dry run prints the commands for that before its own, and plans as if they had been run.
     """
     state = desk.state()
     gone = _gone(state)
     names = [container.name for container in gone]
     if gone:
-        is_ = "would be" if desk.mode.dry_run else "is"
-        talk(f"netwrap: {', '.join(names)}: gone; what it left {is_} released")
+        does = "would clean up" if desk.mode.dry_run else "cleaning up"
+        talk(f"netwrap: {does} after containers that are gone: {', '.join(names)}")
         owners = closure((o for c in gone for o in _owners_of(c, state)), state.owners)
         desk.take_down(f"gc {' '.join(names)}", owners, kind="gc", first=True)
     return names
@@ -44,7 +44,7 @@ def _owners_of(container: Container, state: State) -> list[str]:
 
 
 def gc(mode: Mode) -> list[str]:
-    """Releases what is gone has left, and what a teardown that failed has left of the host's part; gives names."""
+    """Cleans up after containers that are gone, and after failed teardowns. Return the containers' names."""
     names: list[str] = []
 
     def drop(desk: Desk, found: Elsewhere) -> None:
@@ -60,21 +60,21 @@ def gc(mode: Mode) -> list[str]:
 
 
 def _drop(desk: Desk, found: Elsewhere) -> list[str]:
-    """Forgets what stood in a network namespace that no longer exists; gives the containers' names."""
+    """Forgets what existed in a network namespace that is gone. Return the containers' names."""
     talk(f"netwrap: {found.sentence(desk.store.path)}")
-    if "network" not in found.differs:  # what stands, stands here; the processes have ended with their pid namespace
+    if "network" not in found.differs:  # the objects are here; the processes have ended with their pid namespace
         if not desk.mode.dry_run:
             desk.store.stands_on(found.ours)
         return []
     state = desk.state()
     dropped = [*(f"network {name}" for name in state.networks), *(f"container {name}" for name in state.containers)]
-    talk(f"netwrap: dropped with it: {', '.join(dropped) or 'what a teardown had left'}")
+    talk(f"netwrap: gone with it, and forgotten: {', '.join(dropped) or 'what a failed removal had left'}")
     desk.drop(f"gc of network namespace {found.theirs.netns}")
     return list(state.containers)
 
 
 def status(mode: Mode) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every object with how it is and the steps that no longer hold; and sentences about what could not be seen."""
+    """Every object with its state and the steps that no longer hold; and sentences about what could not be seen."""
     with looking(mode) as desk:
         state, seen = desk.state(), desk.look_at_all()
         found = []
@@ -89,7 +89,7 @@ def status(mode: Mode) -> tuple[list[dict[str, Any]], list[str]]:
                 drift = [*(line for line in fresh if line not in drift), *drift]
             if owner in state.half_removed:
                 left = [e.step.undo.text() for e in own if e.state == "undoing" and e.step.undo]
-                drift = [f"half removed; left to be run: {line}" for line in left] + drift
+                drift = [f"half removed; not yet run: {line}" for line in left] + drift
             found.append(documents.status(owner, _state_of(owner, drift, state, seen), drift))
         unseen = list(seen.unseen)
         running = [o for o in desk.store.operations() if o.state == "running"]
@@ -110,10 +110,10 @@ def _state_of(owner: str, drift: list[str], state: State, seen: Facts) -> str:
 
 
 def repair(mode: Mode, name: str | None) -> bool:
-    """Runs the steps that no longer hold, of all that stands or of one network or container; False where all hold.
+    """Runs the steps that no longer hold, of everything or of one network or container. Return False if all hold.
 
-    The host, each network and each container are an operation each: what one cannot have does not stop the others.
-    Errors: NetwrapError where something could not be repaired.
+    The host, each network and each container are an operation each: if one fails, the others are still repaired.
+    Raises NetwrapError if something could not be repaired.
     """
     with changing(mode, f"repair {name or ''}".strip()) as desk:
         wanted = None if name is None else _around(name, desk.state())
@@ -152,7 +152,7 @@ def _repair_part(desk: Desk, title: str, owners: set[str], seen: Facts) -> bool:
 
 
 def _around(name: str, state: State) -> frozenset[str]:
-    """A network or a container with all that it is built upon, and what is built upon it. Errors: BadInput."""
+    """A network or a container with what it depends on, and what depends on it. Raises BadInput."""
     if name not in state.networks and name not in state.containers:
         raise BadInput(f"no network or container {quoted(name)}", "netwrap status")
     targets = [state.networks[name].owner] if name in state.networks else []

@@ -70,7 +70,7 @@ def test_no_command_runs_in_a_namespace_whose_handle_leads_elsewhere(
     monkeypatch.setattr(execute, "netns_at", lambda name: Netns(name, 99))
     ns = Netns("bird2", 7)
     steps = [link.set_up("lo", "", "", ns), addr.add("lo", "", "127.0.0.1/8", "", ns)]
-    with pytest.raises(CommandFailed, match="does not lead to"):
+    with pytest.raises(CommandFailed, match="is now another namespace"):
         runner(lambda _: None).run(steps)
     assert world.kernel.spawned == []
 
@@ -85,7 +85,7 @@ def test_a_pid_that_was_used_again_between_look_and_attach_is_let_go(world: Worl
 @pytest.mark.usefixtures("world")
 def test_a_sysctl_that_fails_with_exit_0_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "read_sysctl", lambda _: "0")
-    with pytest.raises(CommandFailed, match="is 0 after it"):
+    with pytest.raises(CommandFailed, match="is 0 afterwards"):
         Shell(lambda _: None).run([sysctl.write("net.ipv4.conf.all.forwarding", "1", "0", "")])
 
 

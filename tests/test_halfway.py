@@ -98,7 +98,7 @@ def test_a_network_that_is_half_removed_says_so_and_is_not_used(world: World) ->
     world.kernel.around = left_alone
     state, drift = status(world)["network:testbridge"]
     assert state == "drifted"
-    assert drift == ["half removed; left to be run: ip link del dev testbridge"]
+    assert drift == ["half removed; not yet run: ip link del dev testbridge"]
     assert json.loads(world.must("network list --json"))[0]["state"] == "drifted"
     for line in (CONNECT, "repair"):
         result = world.netwrap(line)
@@ -140,7 +140,7 @@ def test_where_a_rollback_leaves_something_the_first_error_is_said_too_and_undo_
     result = world.netwrap(CONNECT)
     assert result.code == 3
     assert "iptables -A OUTPUT: exit 4: the first error" in result.complaint[0]
-    assert "could not be taken back" in result.complaint[0]
+    assert "could not be undone" in result.complaint[0]
     world.kernel.around = left_alone
     world.must(f"undo {world.operations()[-1].id} --yes")
     assert world.kernel.snapshot() == before

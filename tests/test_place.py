@@ -134,7 +134,7 @@ def test_gc_drops_what_stood_in_a_network_namespace_that_is_gone_and_runs_nothin
     ]
     result = world.netwrap("gc --quiet")
     assert (result.code, result.out) == (0, "bird2\n")
-    assert "dropped with it: network testbridge, container bird2" in result.err
+    assert "gone with it, and forgotten: network testbridge, container bird2" in result.err
     assert world.kernel.log == [("ip", "netns", "del", "bird2")]  # a handle is in no network namespace
     assert world.kernel.snapshot() == {**before, "handles": {}}
     assert world.state().owners == frozenset()

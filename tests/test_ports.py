@@ -94,5 +94,5 @@ def test_who_loses_the_default_route_is_told(connected: World) -> None:
     connected.must("network create --subnet 10.0.1.1/24 second --quiet")
     connected.must("connect --pid 64560 --net second --quiet")
     said = connected.netwrap("disconnect bird2 --net testbridge").err
-    assert "# bird2 has no default route any more: second came without one" in said
+    assert "# bird2 no longer has a default route: it has none through second" in said
     assert "no default route" not in connected.netwrap("disconnect bird2").err

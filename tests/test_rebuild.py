@@ -126,7 +126,7 @@ def test_a_teardown_that_failed_half_way_is_not_built_up_again_nor_what_finishes
     built.must("gc --quiet")
     result = built.netwrap("undo")
     assert result.code == 2
-    assert "has nothing to take back" in result.complaint[0]
+    assert "has nothing to undo" in result.complaint[0]
     assert result.complaint[1] == "netwrap undo 6"
 
 
@@ -204,7 +204,7 @@ def test_a_teardown_of_an_older_netwrap_is_refused(built: World) -> None:
         db.execute("DELETE FROM object WHERE undone_by IS NOT NULL")
     result = built.netwrap("undo")
     assert (result.code, result.complaint[1]) == (2, "netwrap undo 6")
-    assert "was not written down" in result.complaint[0]
+    assert "did not record what it took down" in result.complaint[0]
 
 
 def test_undos_in_any_order_bring_what_is_shared_as_long_as_it_is_needed(built: World) -> None:

@@ -255,7 +255,7 @@ def test_a_signal_that_ends_the_running_command_is_an_interrupt_and_no_failure(
     world.kernel.around = signalled(ends, number)
     result = world.netwrap(CREATE + mode)
     assert result.code == 130
-    assert result.complaint == (f"interrupted by {number.name}; rolled back", "netwrap log 1")
+    assert result.complaint == (f"interrupted by {number.name}; changes rolled back", "netwrap log 1")
     assert world.everything() == before
     assert world.operations()[-1].state == "rolled back"
 
@@ -268,7 +268,7 @@ def test_a_signal_that_ends_the_running_command_of_a_teardown_builds_it_up_again
     world.kernel.around = signalled(ends, signal.SIGTERM)
     result = world.netwrap("network remove testbridge" + mode)
     assert result.code == 130
-    assert result.complaint[0] == "interrupted by SIGTERM; what was taken down stands again"
+    assert result.complaint[0] == "interrupted by SIGTERM; what was removed has been restored"
     after = world.everything()
     assert after["namespaces"] == before["namespaces"]
     assert after["state"] == before["state"]

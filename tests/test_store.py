@@ -223,14 +223,14 @@ def test_an_object_that_cannot_be_read_is_a_corrupt_file_and_no_traceback(opened
 def test_a_file_that_others_may_write_is_refused(mode: int, opened: Store) -> None:
     opened.begin("build", "build", MACHINE)
     opened.path.chmod(mode)
-    with pytest.raises(BadInput, match="may be written by others") as caught:
+    with pytest.raises(BadInput, match="may be written by other users") as caught:
         reopened(opened)
     assert "chmod go-w" in caught.value.hint
 
 
 def test_a_directory_that_others_may_write_is_refused(opened: Store) -> None:
     opened.directory.chmod(0o777)
-    with pytest.raises(BadInput, match="may be written by others"):
+    with pytest.raises(BadInput, match="may be written by other users"):
         reopened(opened, write=True)
 
 

@@ -145,7 +145,7 @@ def test_the_last_step_is_taken_back_first_and_says_what_it_takes_back() -> None
     plan = take_back("undo", reversed(_entries()), kernel.facts(), ["b", "a"])
     assert [step.inverts for step in plan.steps] == [9, 8, 7]
     assert [step.do for step in plan.steps] == [e.step.undo for e in reversed(_entries())]
-    assert plan.steps[0].why == "Takes back: iptables -w -N NETWRAP"
+    assert plan.steps[0].why == "Undoes: iptables -w -N NETWRAP"
     assert plan.removes == ("a", "b")
     assert plan.already == ()
 
@@ -155,7 +155,7 @@ def test_a_step_that_no_longer_holds_is_struck_and_said() -> None:
     kernel.do(_entries()[0].step.do)
     plan = take_back("undo", _entries(), kernel.facts())
     assert [step.inverts for step in plan.steps] == [7]
-    assert plan.already == ("gone already: iptables -w -N NETWRAP", "gone already: ip link set dev br up")
+    assert plan.already == ("already gone: iptables -w -N NETWRAP", "already gone: ip link set dev br up")
 
 
 def test_what_is_undone_already_or_cannot_be_undone_is_not_taken_back() -> None:
