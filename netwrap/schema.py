@@ -1,4 +1,4 @@
-"""The tables of the state file, version by version, and how a file of an older version is brought up to today's."""
+"""The tables of the state file, version by version, and the migration of a file of an older version."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ ALTER TABLE operation ADD COLUMN pid INTEGER;                      -- of the net
 ALTER TABLE operation ADD COLUMN starttime INTEGER;
 """,
 )
-"""What brings a file from each version to the next, from none to 1 on."""
+"""The scripts that migrate a file from each version to the next; the first one makes version 1."""
 VERSION = len(_VERSIONS)
 
 
 def bring_up(db: sqlite3.Connection, version: int) -> None:
-    """Brings a database from a version to that of today, in one transaction."""
+    """Migrates a database from a version to the current one, in one transaction."""
     changes = "".join(_VERSIONS[version:])
     db.executescript(f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {VERSION}; COMMIT;")

@@ -1,6 +1,6 @@
-"""What stands, and the journal of every operation and step (the undo log), in the tables of the state file.
+"""The objects that exist, and the journal of operations and steps (the undo log), in the tables of the state file.
 
-A journal row and the row of the object that it makes change in one transaction.
+A journal row and the row of the object that it makes change in the same transaction.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from netwrap.undo import SHARED, Chains, Entry, Operation, TakenDown
 class Store(StateFile):
     """The state of one state directory."""
 
-    # What stands
+    # The objects
 
     def state(self) -> State:
-        """Reads what stands."""
+        """Reads the objects that exist."""
         with self._errors():
             objects = [
                 codec.load_object(row["kind"], row["data"])
@@ -54,7 +54,7 @@ class Store(StateFile):
         )
 
     def machine(self) -> Machine | None:
-        """Where the standing objects were made; None where nothing stands, and nothing is at work or half done."""
+        """Where the objects were made; None if there are none, and no operation is running or half done."""
         with self._errors():
             row = self._db.execute(
                 "SELECT boot_id, netns, cookie, pidns, began, boottime FROM machine WHERE"
@@ -65,7 +65,7 @@ class Store(StateFile):
         return Machine(*row) if row else None
 
     def stands_on(self, machine: Machine) -> None:
-        """Writes down where the objects stand."""
+        """Records where the objects are."""
         with self._transaction():
             self._put(machine)
 
@@ -77,7 +77,7 @@ class Store(StateFile):
         )
 
     def update(self, made: Object) -> None:
-        """Writes an object anew that stands already."""
+        """Replaces the data of an object that exists."""
         with self._transaction():
             self._db.execute(
                 "UPDATE object SET data = ? WHERE owner = ? AND undone_by IS NULL",
@@ -98,11 +98,11 @@ class Store(StateFile):
         rules: Chains | None = None,
         worker: tuple[int, int] | None = None,
     ) -> int:
-        """Writes down that an operation begins; gives its number. `command` is the line that the user typed, `worker`
-        pid and start time of who works on it.
+        """Records that an operation begins. Return its number. `command` is the line that the user typed, `worker`
+        the pid and start time of the process that works on it.
 
-        `undoes`: the operation that it takes back; `rules`: the chains that it takes rules from, as they are now.
-        Errors: StateFailed where there is no room for its journal: nothing is begun then.
+        `undoes`: the operation that it undoes; `rules`: the chains that it removes rules from, as they are now.
+        Raises StateFailed if there is no room for its journal: then nothing is begun.
         """
         self._make_sure_of_room()
         with self._transaction():
@@ -121,20 +121,20 @@ class Store(StateFile):
         return cursor.lastrowid
 
     def works_on(self, op: int, worker: tuple[int, int] | None) -> None:
-        """Writes down who works on an operation that a crash has left."""
+        """Records which process works on an operation that a crash has left."""
         with self._transaction():
             self._db.execute(
                 "UPDATE operation SET pid = ?, starttime = ? WHERE id = ?", (*(worker or (None, None)), op)
             )
 
     def end_running(self) -> None:
-        """Ends what a crash has left, as if it had been seen to."""
+        """Ends the operations that a crash has left, as if they had been finished or rolled back."""
         for found in self.operations():
             if found.state == "running":
                 self.end(found.id, "done" if found.is_teardown else "rolled back")
 
     def workers(self, boot_id: str) -> list[tuple[str, int, int]]:
-        """Title, pid and start time for each operation that is not through: whose netwrap it was, in this boot."""
+        """Title, pid and start time for each operation of this boot that is still running: whose netwrap it is."""
         with self._errors():
             rows = self._db.execute(
                 "SELECT title, pid, starttime FROM operation WHERE state = 'running' AND boot_id = ? AND pid NOT NULL",
@@ -143,7 +143,7 @@ class Store(StateFile):
         return [(r["title"], r["pid"], r["starttime"]) for r in rows]
 
     def add(self, op: int, makes: Iterable[Object]) -> None:
-        """Adds the objects that an operation makes; an endpoint's address is taken from here on."""
+        """Adds the objects that an operation makes; an endpoint's address is in use from now on."""
         with self._transaction():
             for made in makes:
                 self._db.execute(
@@ -156,8 +156,8 @@ class Store(StateFile):
                     self._db.execute("INSERT INTO ipam VALUES (?, ?, NULL)", (made.network, str(made.ip)))
 
     def add_again(self, op: int, rows: Iterable[int]) -> None:
-        """Adds objects as they stood before they were taken down, by the numbers of their rows: in their places among
-        the others, and for the operation that made them at first; a network with the place of its IPAM."""
+        """Adds objects again as they were before they were taken down, by the numbers of their rows: in the same order,
+        for the operation that made them first; a network with its last allocated address."""
         with self._transaction():
             for row in rows:
                 self._db.execute(
@@ -172,7 +172,7 @@ class Store(StateFile):
                 )
 
     def step_begins(self, op: int, steps: Sequence[Step]) -> list[int]:
-        """Writes down what is about to be run, inverses included; gives the rows' numbers."""
+        """Records what is about to be run, inverses included. Return the rows' numbers."""
         rows: list[int] = []
         with self._transaction():
             for step in steps:
@@ -191,7 +191,7 @@ class Store(StateFile):
                 if step.mends is not None:
                     self._db.execute(
                         "UPDATE step SET mended_by = step.op, op = old.op, place = coalesce(old.place, old.id),"
-                        # a rule's number among others says nothing the next time
+                        # the next time, a rule's position may be another one
                         " data = CASE WHEN ? THEN old.data ELSE step.data END"
                         " FROM (SELECT * FROM step WHERE id = ?) AS old WHERE step.id = ?",
                         (step.kind == "rule", step.mends, cursor.lastrowid),
@@ -201,7 +201,7 @@ class Store(StateFile):
         return rows
 
     def step_done(self, rows: Iterable[int]) -> None:
-        """Writes down that the steps took effect."""
+        """Records that the steps took effect."""
         with self._transaction():
             self._db.executemany(
                 "UPDATE step SET state = CASE state WHEN 'undoing' THEN 'undone' ELSE 'done' END WHERE id = ?",
@@ -209,17 +209,17 @@ class Store(StateFile):
             )
 
     def step_is(self, row: int, step: Step) -> None:
-        """Writes a step anew, once more is known of what it made."""
+        """Replaces the data of a step, when more is known about what it made."""
         with self._transaction():
             self._db.execute("UPDATE step SET data = ? WHERE id = ?", (codec.dump_step(step), row))
 
     def step_stands(self, row: int) -> None:
-        """Writes down that a step which was taken back stands again."""
+        """Records that a step which was undone is in effect again."""
         with self._transaction():
             self._db.execute("UPDATE step SET state = 'done', undone_by = NULL WHERE id = ?", (row,))
 
     def end(self, op: int, state: str, *, undone: Iterable[int] = (), removes: Iterable[str] = ()) -> None:
-        """Ends an operation: steps that are taken back, or were gone already, and objects that no longer stand."""
+        """Ends an operation, with the steps that are undone or were already gone, and the objects that are gone."""
         with self._transaction():
             self._db.executemany(
                 "UPDATE step SET state = 'undone', undone_by = coalesce(undone_by, ?) WHERE id = ?",
@@ -244,7 +244,7 @@ class Store(StateFile):
             )
 
     def _turn_over(self, op: int) -> None:
-        """An undo is done: what it took back is undone, and done again is what that had taken back."""
+        """An undo is done: the operation that it undid is `undone`; operations that this one had undone are `done`."""
         (undoes,) = self._db.execute("SELECT undoes FROM operation WHERE id = ?", (op,)).fetchone()
         self._db.execute("UPDATE operation SET state = 'undone' WHERE id = ?", (undoes,))
         self._db.execute(
@@ -257,8 +257,8 @@ class Store(StateFile):
     def entries(
         self, *, owners: Iterable[str] | None = None, op: int | None = None, made_by: int | None = None
     ) -> list[Entry]:
-        """The journal's steps: of objects (those that stand), or all that an operation ran or took back, or what an
-        operation has made, with what has been made again for it in the place of that."""
+        """The journal's steps: of `owners` (those in effect), or all that `op` ran or undid, or those that `made_by`
+        ran, each as it was run again for the last time."""
         with self._errors():
             if owners is not None:
                 wanted = set(owners)
@@ -272,7 +272,7 @@ class Store(StateFile):
             return list(map(_entry, rows))
 
     def owners_of(self, op: int) -> frozenset[str]:
-        """The objects that an operation was asked to make and that still stand; shared ones do not count."""
+        """The objects that an operation was asked to make and that still exist, without shared ones."""
         with self._errors():
             return self._wanted(op)
 
@@ -307,7 +307,7 @@ class Store(StateFile):
     # What operations have taken down
 
     def taken_down(self, op: int, *, only: str | None = None, standing: Iterable[str] = ()) -> TakenDown:
-        """What an operation took down, or of that `only` one object; and what it still has to take down: `standing`."""
+        """What an operation took down (`only`: one object of that), and `standing`, which it still has to take down."""
         with self._errors():
             chains = json.loads(self._db.execute("SELECT rules FROM operation WHERE id = ?", (op,)).fetchone()[0])
             going = set(standing)
@@ -341,12 +341,12 @@ class Store(StateFile):
         return None if op is None else self.taken_down(op, only=owner)
 
     def makers(self) -> dict[str, int]:
-        """The operations that made what stands, by object; whatever has built it up again since."""
+        """The operations that first made the objects, by object, even if others have built them up again since."""
         with self._errors():
             return {row["owner"]: row["op"] for row in self._db.execute("SELECT * FROM object WHERE undone_by IS NULL")}
 
     def has_ended(self, op: int) -> bool:
-        """Return whether what an operation made has gone because a process has ended."""
+        """Return whether what an operation made was removed because a process has ended."""
         with self._errors():
             found = self._db.execute(
                 "SELECT 1 FROM object JOIN operation ON operation.id = undone_by"
@@ -364,7 +364,7 @@ _IN_ORDER = "ORDER BY coalesce(place, step.id), step.id"
 
 
 def _latest(entries: Iterable[Entry], op: int) -> list[Entry]:
-    """The steps that an operation ran, each as it was made again for the last time."""
+    """The steps that an operation ran, each as it was run again for the last time."""
     entries = list(entries)
     latest = {(e.order[0], e.step.probe): e for e in entries}
     return list({(p := (e.order[0], e.step.probe)): latest[p] for e in entries if e.op == op}.values())
