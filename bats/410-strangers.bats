@@ -47,12 +47,12 @@ not_up() { netwrap status --json | jq -r '.[] | select(.state != "up") | .object
     before=$(kernel_state)
     nw repair
     [ "$CODE" -eq 1 ]
-    [[ $ERR == *"netwrap: an interface 'a' is there, and it is not netwrap's"*$'\n'"hint: "* ]]
+    [[ $ERR == *"netwrap: the interface 'a' exists, and it is not netwrap's"*$'\n'"hint: "* ]]
     same "$before" "$(kernel_state)"
     host ip link del dev a
     nw repair
     [ "$CODE" -eq 1 ]
-    [[ $ERR == *"netwrap: /run/netns/c1 leads to a namespace that is not netwrap's"*$'\n'"hint: "* ]]
+    [[ $ERR == *"netwrap: /run/netns/c1 is the name of a namespace that is not netwrap's"*$'\n'"hint: "* ]]
     netwrap network remove --quiet --force a
     host test -e /run/netns/c1
 }

@@ -182,7 +182,7 @@ EOF
     fault 'iptables -t nat -F' rule c1 outside "MASQUERADE"
     fault 'iptables -t nat -F OUTPUT' rule host "c1 by 8081:81/udp" "OUTPUT" c1
     fault 'iptables -P FORWARD DROP; iptables -F' rule c3 outside "missing: iptables" c3
-    fault 'iptables -D NETWRAP-b -m comment --comment netwrap:b -j DROP; iptables -I NETWRAP-b -m comment --comment netwrap:b -j DROP' rule c3 outside "out of its place in NETWRAP-b" c3
+    fault 'iptables -D NETWRAP-b -m comment --comment netwrap:b -j DROP; iptables -I NETWRAP-b -m comment --comment netwrap:b -j DROP' rule c3 outside "out of order in NETWRAP-b" c3
 }
 
 @test "tables of nftables, bridges' too: what counts is named, what does not is found by what else is ruled out" {

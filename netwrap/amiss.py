@@ -1,5 +1,5 @@
-"""What no step's probe asks for, and is amiss all the same: marks that a link of ours has lost, the MTU of its cables,
-the routes that the kernel makes with addresses, the order of our rules. As the steps that put it right."""
+"""Deviations that no step's probe sees: lost marks of links, the MTU of cables, the connected routes of addresses,
+the order of our rules. Each is returned as the step that fixes it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from netwrap.undo import Entry
 
 
 def drift(entries: Sequence[Entry], seen: Facts, state: State) -> list[tuple[str, str]]:
-    """What is amiss though each step holds, as owners with sentences; what is lost with a mark, its probes tell."""
+    """What is wrong although each step holds, as owners with sentences; lost marks are left out, as probes see them."""
     found = [*sizes(entries, seen, state), *connected(entries, seen)]
     moved = [*displaced(entries, seen), *overtaken(entries, seen, state)]
     return [*((step.owner, step.do.text()) for step in found), *((step.owner, step.why) for step in moved)]
 
 
 def marks(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
-    """Gives links of ours their MAC and group back, also under another name.
+    """Restores MAC and group of our links, also of renamed ones.
 
-    A cable is known by its other end, a bridge by its gateway's address. A MAC alone can be anybody's.
+    A cable is recognized by its other end, a bridge by its gateway's address. A MAC alone proves nothing.
     """
     entries = list(entries)
     made = [e.step for e in entries if e.step.kind == "link add"]
@@ -41,23 +41,23 @@ def marks(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
             bridges = (seen.host.links.get(dev) for dev, cidr in seen.host.addrs if cidr == gateway)
             outer, inner = next((li for li in bridges if li is not None and _is_like(li, name, mac)), None), None
         if outer is not None and outer.mac != mac:
-            why = f"Somebody has given {outer.name} another MAC: it gets its own one back."
+            why = f"Somebody has changed the MAC of {outer.name}: restores it."
             yield replace(link.set_address(outer.name, mac, outer.mac, why), owner=step.owner)
         if outer is not None and outer.group != str(LINK_GROUP):
-            why = f"{outer.name} is not in netwrap's group any more, by which it is known: it comes back to it."
+            why = f"{outer.name} is no longer in netwrap's link group, which marks it: puts it back."
             yield replace(link.set_group(outer.name, mac, outer.group, why), owner=step.owner)
         if inner is not None and move is not None and inner.mac != (own := move.probe.key[1]):
-            why = f"Somebody has given {inner.name} another MAC: it gets its own one back, which its neighbours know."
+            why = f"Somebody has changed the MAC of {inner.name}: restores it, as its neighbours know that one."
             yield replace(link.set_address(inner.name, own, inner.mac, why, move.probe.ns), owner=step.owner)
 
 
 def _is_like(found: Link, name: str, mac: str) -> bool:
-    """Return whether a bridge with our gateway's address has a second sign that it is ours."""
+    """Return whether a bridge with our gateway's address has another sign that it is ours."""
     return found.kind == "bridge" and (found.name == name or found.mac == mac or found.group == str(LINK_GROUP))
 
 
 def _ends(made: Step, move: Step, seen: Facts) -> tuple[Link | None, Link | None]:
-    """Both ends of a cable where one of them bears our mark, or both are where they belong."""
+    """Both ends of a cable if one of them has our mark, or both are where they belong."""
     inside = seen.space(move.probe.ns)
     for outer in seen.host.links.values():
         for inner in inside.links.values() if inside is not None and outer.kind == "veth" and outer.peer else ():
@@ -69,33 +69,33 @@ def _ends(made: Step, move: Step, seen: Facts) -> tuple[Link | None, Link | None
 
 
 def sizes(entries: Iterable[Entry], seen: Facts, state: State) -> Iterator[Step]:
-    """Gives both ends of cables the MTU of their network back: a smaller one swallows large packets without a word."""
+    """Restores the MTU of the network on both ends of cables: with a smaller one large packets are dropped silently."""
     mtus = {e.owner: state.networks[e.network].mtu for e in state.endpoints if e.network in state.networks}
     for step in (e.step for e in entries if e.step.owner in mtus and e.step.kind in ("link add", "link netns")):
         space, (name, mac), mtu = seen.space(step.probe.ns), step.probe.key, mtus[step.owner]
         found = space.links.get(name) if space is not None and holds(step.probe, seen) else None
         if found is not None and found.mtu != mtu:
-            why = f"Somebody has given {name} an MTU of {found.mtu} bytes: its network has {mtu}."
+            why = f"Somebody has set the MTU of {name} to {found.mtu} bytes: its network has {mtu}."
             yield replace(link.resize(name, mac, mtu, found.mtu, why, step.probe.ns), owner=step.owner)
 
 
 def connected(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
-    """Adds the routes to what is on a link where somebody has removed them; they are made with an address, and gone
-    without it."""
+    """Adds connected routes again that somebody has removed; the kernel makes them with an address, and removes them
+    with it."""
     for step in (e.step for e in entries if e.step.probe.kind == "addr" and e.step.probe.key[0] != "lo"):
         (name, mac, cidr), space = step.probe.key, seen.space(step.probe.ns)
         if space is None or not holds(step.probe, seen) or not space.links[name].up:
             continue
         address = IPv4Interface(cidr)
         if not any((r.dst, r.dev, r.table) == (str(address.network), name, "main") for r in space.routes):
-            why = f"Somebody has removed the route to {address.network} that the kernel made with {address.ip}."
+            why = f"Somebody has removed the connected route to {address.network} of {address.ip}."
             where = step.probe.ns
             made = route.add_connected(str(address.network), str(address.ip), name, mac, why, where)
             yield replace(made, owner=step.owner)
 
 
 def in_the_way(step: Step, seen: Facts) -> Iterator[Step]:
-    """Removes the route that somebody has put in the place of one of ours, in a container."""
+    """Removes a foreign route in the place of one of ours, in a container."""
     there = taken_by(step, seen)
     if there and step.probe.ns is not None:
         dst, table = step.probe.key[2], (*step.probe.key, "main")[4]
@@ -103,7 +103,7 @@ def in_the_way(step: Step, seen: Facts) -> Iterator[Step]:
         kind = (there[0].kind,) if there[0].kind else ()
         hops = [_hop(r) for r in there]
         ways = hops[0] if len(hops) == 1 else tuple(word for hop in hops for word in ("nexthop", *hop))
-        why = f"Somebody has put another route in the place of netwrap's: {' '.join((*kind, dst, *ways))}."
+        why = f"Somebody has replaced netwrap's route by {' '.join((*kind, dst, *ways))}."
         of = () if len(hops) > 1 else ways
         yield replace(
             route.remove((*kind, dst, *of, *where), (*kind, dst, *ways, *where), why, step.probe.ns), owner=step.owner
@@ -111,7 +111,7 @@ def in_the_way(step: Step, seen: Facts) -> Iterator[Step]:
 
 
 def taken_by(step: Step, seen: Facts) -> list[Route]:
-    """The route, by its hops, that stands where a step adds one: the kernel takes one for each subnet and metric."""
+    """The route, by its hops, in the place of a step's route: the kernel takes one for each subnet and metric."""
     space = seen.space(step.probe.ns)
     if step.probe.kind != "route" or space is None:
         return []
@@ -125,7 +125,7 @@ def _hop(found: Route) -> tuple[str, ...]:
 
 
 def order(place: tuple[str, str], entries: Iterable[Entry]) -> list[Rule]:
-    """Our rules of a chain in the order in which they have to stand."""
+    """Our rules of a chain in their proper order."""
     rules: list[Rule] = []
     for entry in entries:
         probe = entry.step.probe
@@ -135,8 +135,8 @@ def order(place: tuple[str, str], entries: Iterable[Entry]) -> list[Rule]:
 
 
 def displaced(entries: Sequence[Entry], seen: Facts) -> Iterator[Step]:
-    """Takes those of our rules out of their chains that do not stand in their order, as few as can be: they come back
-    to their places as steps that no longer hold. In front of an ACCEPT, a DROP lets nobody in; behind it, everybody."""
+    """Deletes those of our rules that are out of order, as few as possible: they are added again in their places, as
+    steps that no longer hold. A DROP before an ACCEPT lets nothing in; after it, everything."""
     rules = {e.step.probe.key: e.step for e in entries if e.step.probe.kind == "rule"}
     for place in dict.fromkeys((key[0], key[1]) for key in rules):
         ranks = {options_of(rule): n for n, rule in enumerate(order(place, entries))}
@@ -147,22 +147,22 @@ def displaced(entries: Sequence[Entry], seen: Facts) -> Iterator[Step]:
         for key, step in rules.items():
             rule = options_of(key[2:])
             if key[:2] == place and rule in there and ranks[rule] not in stays:
-                why = f"out of its place in {place[1]} ({place[0]}): {step.do.text()}"
+                why = f"out of order in {place[1]} ({place[0]}): {step.do.text()}"
                 yield replace(iptables.take_out(*place, key[2:], numbers[rule], why), owner=step.owner)
 
 
 def overtaken(entries: Sequence[Entry], seen: Facts, state: State) -> Iterator[Step]:
-    """Takes those of our rules out that stand behind a rule of others that accepts what ours turn away: they come back
-    in front of it."""
+    """Deletes those of our rules that follow a foreign rule which accepts what ours drop or reject: they are added
+    again before it."""
     for step, fate in {step.probe: (step, fate) for step, fate in strangers.in_front(entries, seen, state)}.values():
         (table, chain, *rule), there = step.probe.key, seen.rules[step.probe.key[0], step.probe.key[1]]
         number = next(n for n, other in enumerate(there, 1) if same_rule(other, tuple(rule)))
-        why = f"{strangers.line(fate)} stands in front of it: {step.do.text()}"
+        why = f"{strangers.line(fate)} comes before it: {step.do.text()}"
         yield replace(iptables.take_out(table, chain, tuple(rule), number, why), owner=step.owner)
 
 
 def _longest_run(numbers: Sequence[int]) -> set[int]:
-    """The longest selection of the numbers that rises (patience sorting)."""
+    """The longest increasing subsequence of the numbers (patience sorting)."""
     heads: list[int] = []
     piles: list[int] = []
     for number in numbers:

@@ -1,4 +1,4 @@
-"""What the kernel has to forget when ports and addresses go: connections outlive the rules that they began under."""
+"""Which connections the kernel has to forget with ports and addresses: they outlive the rules that they began under."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from netwrap.model import Endpoint, Network, Publication, State
 from netwrap.steps import NO_ROW, Plan, Step, conntrack, neigh, owned
 
 PORT_BY_PORT = 256
-"""conntrack(8) knows no ranges. A longer range is forgotten with all of its protocol that leads to the container."""
+"""conntrack(8) has no ranges. For a longer range, all published ports of its protocol and container are forgotten."""
 
 
 def forget(plan: Plan, going: Collection[str], seen: Facts, state: State) -> Plan:
-    """A plan that takes objects away, and behind all else forgets the connections that went by them.
+    """The plan of a teardown with further steps at its end, which forget the connections of the removed objects.
 
-    These steps are in no journal: there is nothing to take back, and who finishes a teardown plans them again.
+    These steps are not in the journal: there is nothing to undo, and whoever completes a teardown plans them again.
     """
     released = [e for e in state.endpoints if e.owner in going]
     closed = [p for p in state.publications if p.owner in going and _endpoint(p, state) not in released]
@@ -32,10 +32,10 @@ def _not_installed(plan: Plan, released: list[Endpoint], closed: list[Publicatio
     hint = "conntrack is not installed (sudo apt-get install conntrack)"
     if closed:
         specs = ", ".join(p.port.spec for p in closed)
-        plan = replace(plan, warnings=(*plan.warnings, f"{hint}: connections through {specs} that stand go on"))
+        plan = replace(plan, warnings=(*plan.warnings, f"{hint}: open connections through {specs} continue"))
     if released:
         ips = ", ".join(str(e.ip) for e in released)
-        plan = replace(plan, already=(*plan.already, f"{hint}: traffic for {ips} may reach the next owner"))
+        plan = replace(plan, already=(*plan.already, f"{hint}: packets for {ips} may reach its next owner"))
     return plan
 
 
@@ -50,7 +50,7 @@ def _of_network(
         for endpoint in gone:
             yield from owned(endpoint.owner, _of_address(endpoint))
             if network.owner not in going:
-                why = f"Packets for {endpoint.ip} that wait until somebody has it are dropped."
+                why = f"Drops packets that wait for {endpoint.ip}: its next owner would get them."
                 yield from owned(endpoint.owner, [neigh.forget(endpoint.ip, network.bridge, why)])
     for endpoint in endpoints:
         ports = [p for p in closed if _endpoint(p, state) == endpoint]
@@ -66,37 +66,37 @@ def _endpoint(publication: Publication, state: State) -> Endpoint:
 def _of_address(endpoint: Endpoint) -> Iterator[Step]:
     ip, name = endpoint.ip, endpoint.container
     yield conntrack.forget_from(
-        ip, f"{ip} is free again: answers to what {name} has sent are not for who gets it next."
+        ip, f"Forgets connections from {ip}: replies to {name} must not reach the next owner of {ip}."
     )
-    yield conntrack.forget_reached(ip, f"Nor is what reached {name} at {ip}, directly or by a published port.")
+    yield conntrack.forget_reached(ip, f"Forgets connections to {name} at {ip}, direct or through a published port.")
 
 
 def _of_all(network: Network, gone: list[Endpoint], state: State) -> Iterator[Step]:
-    """Everybody on a network goes: two commands for all, and one for each that has published a port."""
+    """For a whole network: two commands for all containers, and one for each that has published a port."""
     subnet, name = network.subnet, network.name
-    why = f"Nobody is left on {name}: answers to what came from {subnet} are not for who gets an address of it next."
+    why = f"{name} is removed: replies to {subnet} must not reach the next owners of its addresses."
     steps = [conntrack.forget_from(subnet, why)]
-    steps.append(conntrack.forget_into(subnet, f"Nor is what was addressed to {subnet}."))
+    steps.append(conntrack.forget_into(subnet, f"Forgets connections to addresses of {subnet}."))
     for endpoint in gone:
         if state.ports_of(endpoint):
-            why = f"Nor is what reached {endpoint.container} by a published port."
+            why = f"Forgets connections to {endpoint.container} through published ports."
             steps.append(conntrack.forget_reached(endpoint.ip, why))
     yield from owned(gone[0].owner, steps)
 
 
 def _of_ports(endpoint: Endpoint, closed: list[Publication], state: State) -> Iterator[Step]:
-    """Ports of one protocol, while the container stays: port by port, or all at once where no other one stands."""
+    """For ports of one protocol whose container stays: port by port, or all at once if no other port is left."""
     protocol = closed[0].port.protocol
     standing = [p for p in state.ports_of(endpoint) if p.protocol == protocol]
     count, ip = sum(p.port.count for p in closed), endpoint.ip
     if count > PORT_BY_PORT or (count > 1 and len(standing) == len(closed)):
         named = ", ".join(p.port.spec for p in closed)
-        why = f"Connections through {named} end: the kernel asks the nat table for the first packet alone."
+        why = f"Ends connections through {named}: the kernel applies nat rules to their first packet only."
         yield from owned(closed[0].owner, [conntrack.forget_published(protocol, None, None, ip, why)])
         return
     for found in closed:
         port = found.port
-        why = f"Connections through {port.spec} end: the kernel asks the nat table for the first packet alone."
+        why = f"Ends connections through {port.spec}: the kernel applies nat rules to their first packet only."
         numbers = range(port.host_port, port.host_port + port.count)
         steps = [conntrack.forget_published(protocol, port.host_ip, number, ip, why) for number in numbers]
         yield from owned(found.owner, steps)

@@ -1,4 +1,4 @@
-"""The facts as commands will leave them, as far as the next plan asks: a dry run plans upon what it has not run."""
+"""The facts as they will be after commands, as far as the next plan needs: a dry run plans on what it has not run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netwrap.steps.sysctl import of_link, prefixes
 
 
 def after(seen: Facts, steps: Iterable[Step]) -> Facts:
-    """The facts with host links, handles, rules, chains and settings as the steps' commands leave them."""
+    """The facts after the steps: links, handles, rules, chains and settings."""
     for step in steps:
         match step.do.argv:
             case ("ip", "link", "del", "dev", name):
@@ -58,7 +58,7 @@ def after(seen: Facts, steps: Iterable[Step]) -> Facts:
 
 
 def _changed(seen: Facts, step: Step, change: Callable[[Space], Space]) -> Facts:
-    """The facts with the namespace changed that a step works in."""
+    """The facts after a change in the namespace that a step works in."""
     if step.do.ns is None:
         return replace(seen, host=change(seen.host))
     space = seen.space(step.do.ns)
@@ -66,7 +66,7 @@ def _changed(seen: Facts, step: Step, change: Callable[[Space], Space]) -> Facts
 
 
 def _renamed_key(key: str, old: str, new: str) -> str:
-    """The key of a link's setting once the link has another name."""
+    """The key of a link's setting after the link is renamed."""
     for theirs, ours in zip(prefixes(old), prefixes(new), strict=True):
         if key.startswith(theirs):
             return ours + key[len(theirs) :]
@@ -78,7 +78,7 @@ def _without_addr(name: str, cidr: str) -> Callable[[Space], Space]:
 
 
 def _with(name: str, what: str, value: str) -> Callable[[Space], Space]:
-    """A link with another MAC, group or MTU."""
+    """Changes the MAC, group or MTU of a link."""
 
     def change(space: Space) -> Space:
         if name not in space.links:
@@ -103,7 +103,7 @@ def _followers(before: Facts, seen: Facts, name: str) -> Iterator[tuple[str, int
 
 
 def _with_ipv6(seen: Facts, name: str, mtu: int) -> Facts:
-    """The facts with the setting that a link gets with IPv6: it has none below an MTU of 1280 bytes."""
+    """The facts with the setting that a link has with IPv6: with an MTU below 1280 bytes it has none."""
     key, default = (of_link(n, "disable_ipv6", "ipv6") for n in (name, "default"))
     if mtu < 1280 or default not in seen.sysctls:
         return seen
@@ -111,7 +111,7 @@ def _with_ipv6(seen: Facts, name: str, mtu: int) -> Facts:
 
 
 def _without_route(dst: str, where: list[str]) -> Callable[[Space], Space]:
-    """Without the routes of a link and table to a destination."""
+    """Removes the routes of a link and table to a destination."""
     named = dict(pairwise(where))
     dev, table = named.get("dev"), named.get("table", "main")
 
@@ -122,7 +122,7 @@ def _without_route(dst: str, where: list[str]) -> Callable[[Space], Space]:
 
 
 def _plugged(name: str, bridge: str) -> Callable[[Space], Space]:
-    """A link in a bridge: its settings as a port begin anew."""
+    """Puts a link into a bridge, with the default settings of a port."""
 
     def change(space: Space) -> Space:
         if name not in space.links:
@@ -133,7 +133,7 @@ def _plugged(name: str, bridge: str) -> Callable[[Space], Space]:
 
 
 def _renamed_to(old: str, new: str) -> Callable[[Space], Space]:
-    """A link that is down, perhaps with another name: it keeps its addresses and loses its routes."""
+    """Takes a link down, perhaps with a new name: it keeps its addresses and loses its routes."""
 
     def change(space: Space) -> Space:
         gone = _without(space, old)
@@ -146,7 +146,7 @@ def _renamed_to(old: str, new: str) -> Callable[[Space], Space]:
 
 
 def _without(space: Space, name: str) -> Space:
-    """A namespace without a link, and without what was on it."""
+    """A namespace without a link and its addresses and routes."""
     return replace(
         space,
         links={n: replace(li, master=None) if li.master == name else li for n, li in space.links.items() if n != name},
@@ -174,7 +174,7 @@ def _rules(seen: Facts, table: str, how: str, chain: str, words: list[str]) -> d
 
 
 def _renamed_chain(seen: Facts, table: str, old: str, new: str) -> dict[tuple[str, str], tuple[Rule, ...]]:
-    """The rules once a chain has another name: what leads there goes on to lead there."""
+    """The rules after a chain is renamed: rules that jump to it still do."""
 
     def led(rule: Rule) -> Rule:
         return tuple(new if before in ("-j", "-g") and word == old else word for before, word in pairwise(("", *rule)))

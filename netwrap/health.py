@@ -1,4 +1,4 @@
-"""How standing objects are: up, drifted, down or gone; from the facts and the journal's probes."""
+"""The state of objects: up, drifted, down or gone; from the facts and the journal's probes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netwrap.undo import Entry
 
 
 def is_gone(container: Container, seen: Facts) -> bool:
-    """Return whether a container's process has ended, or its handle is away: a pid that is used again is not it."""
+    """Return whether a container's process has exited, or its handle is gone; a reused pid does not count as alive."""
     if container.boot_id != seen.boot_id:
         return True
     if container.watched is None:
@@ -26,21 +26,21 @@ def is_gone(container: Container, seen: Facts) -> bool:
 
 
 def container_state(container: Container, is_drifted: bool, seen: Facts) -> str:
-    """The STATE of a container or of an endpoint of it: `up`, `drifted`, or `gone` where its process is."""
+    """The STATE of a container or of one of its endpoints: `up`, `drifted`, or `gone` if its process has exited."""
     if is_gone(container, seen):
         return "gone"
     return "drifted" if is_drifted else "up"
 
 
 def network_state(network: Network, is_drifted: bool, seen: Facts) -> str:
-    """The STATE of a network: `up`, `drifted`, or `down` where its bridge is away."""
+    """The STATE of a network: `up`, `drifted`, or `down` if its bridge is gone."""
     if network.bridge not in seen.host.links:
         return "down"
     return "drifted" if is_drifted else "up"
 
 
 def is_drifted(entries: Iterable[Entry], seen: Facts) -> bool:
-    """Return whether a step no longer holds, or is on its way to be taken back."""
+    """Return whether a step no longer holds, or is being undone."""
     entries = list(entries)
     return any(entry.state == "undoing" for entry in entries) or drifted(entries, seen) != []
 
@@ -48,12 +48,12 @@ def is_drifted(entries: Iterable[Entry], seen: Facts) -> bool:
 def drifted(entries: Iterable[Entry], seen: Facts) -> list[Entry]:
     """The entries whose step no longer holds. What cannot be seen counts as holding.
 
-    A link that forwarded before and is away is nobody's loss: that it did is kept for the way back alone.
+    Kept settings (probe `keep`) do not count: they exist only to be restored by undo.
     """
     standing = (e for e in entries if e.state != "undone" and e.step.probe.kind != "keep")
     return [e for e in standing if holds(e.step.probe, seen) is False and not _has_no_such_setting(e.step.probe, seen)]
 
 
 def _has_no_such_setting(probe: Probe, seen: Facts) -> bool:
-    """Return whether a link is there without a setting of ours: below an MTU of 1280 bytes it has no IPv6 at all."""
+    """Return whether a link exists but a setting of it does not: with an MTU below 1280 bytes it has no IPv6."""
     return probe.kind == "setting on" and probe.key[0] not in seen.sysctls and probe.key[1] in seen.host.links

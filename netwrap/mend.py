@@ -1,4 +1,4 @@
-"""What makes steps hold again that somebody has undone: their own commands, a rule in its place among ours."""
+"""What makes steps hold again that somebody else has undone: their commands, with rules in their place among ours."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from netwrap.undo import Chains, Entry, fingerprint, inner_end, is_away, whose
 
 
 def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen: Facts, state: State) -> Plan:
-    """Plans what makes the entries hold again, in the order of their making; `standing` are all that stand.
+    """Plans what makes the entries hold again, in their original order; `standing` are all steps that should hold.
 
-    Raises NetwrapError where somebody else has taken a name of ours, or if half of it is removed.
+    Raises NetwrapError if somebody else uses a name of ours, or if an object is half removed.
     """
     if half := {whose(e.step.owner) for e in entries if e.step.owner in state.half_removed}:
         raise NetwrapError(f"{title}: its removal has failed half-way", f"netwrap {_removal(*half.pop())}")
@@ -26,13 +26,13 @@ def repair(title: str, entries: Sequence[Entry], standing: Sequence[Entry], seen
     settings = [e for e in entries if e.step.owner == "host" and e.step.do.argv[0] == "sysctl"]
     fresh = host_settings(seen, state) if any(e.step.owner == "host" for e in entries) else ()
     if fresh or any(e.is_of_another_boot(seen.boot_id) for e in settings):
-        # What they say about what was before them is no longer so.
+        # The old values that they would restore are out of date.
         work.run(replace(step, mends=settings[0].id if settings else None) for step in fresh)
         replaces = [e.id for e in settings]
     handles = [e for e in entries if e.step.probe.kind == "netns"]
     work.run(chain_names(lost_chains(entries, seen), standing, seen))
     work.run(_clearing(e.step.probe, e.step.owner) for e in handles if is_husk(e.step.probe, seen))
-    work.mend(handles, standing, state)  # first: they are the ways in
+    work.mend(handles, standing, state)  # first: other steps need them to enter a namespace
     work.run(amiss.marks(entries, work.seen))
     work.run(_names(entries, work.seen))
     work.run(_broken_cables(entries, work.seen))
@@ -56,7 +56,7 @@ def _removal(kind: str, name: str) -> str:
 
 @dataclass
 class _Work:
-    """A plan as it grows, and the facts as it leaves them."""
+    """A growing plan, and the facts as they will be after it."""
 
     seen: Facts
     steps: list[Step] = field(default_factory=list)
@@ -67,12 +67,12 @@ class _Work:
             self.seen = after(self.seen, [step])
 
     def connect(self, steps: Iterable[Step]) -> None:
-        """Adds connected routes; what is in their way goes in containers alone. Raises NetwrapError."""
+        """Adds connected routes; only in containers it removes what is in their way. Raises NetwrapError."""
         for step in list(steps):
             if step.probe.ns is None and (there := amiss.taken_by(step, self.seen)):
                 raise NetwrapError(
-                    f"{there[0].dst} leads to {there[0].dev or there[0].kind}, and that route is not netwrap's",
-                    f"ip route show {there[0].dst}  # whose is it? take it away, then: netwrap repair",
+                    f"another route for {there[0].dst}, to {there[0].dev or there[0].kind}, is not netwrap's",
+                    f"ip route show {there[0].dst}  # remove it, then: netwrap repair",
                 )
             self.run([*amiss.in_the_way(step, self.seen), step])
 
@@ -86,7 +86,7 @@ class _Work:
 
 
 def host_settings(seen: Facts, state: State) -> tuple[Step, ...]:
-    """What makes this host forward where it does not and networks stand, also where it did before they were made."""
+    """What turns forwarding on if it is off and networks exist, even if it was on before the networks were made."""
     if not state.networks:
         return ()
     host = drivers.load(next(iter(state.networks.values())).driver).host(seen)
@@ -95,13 +95,13 @@ def host_settings(seen: Facts, state: State) -> tuple[Step, ...]:
 
 
 def _broken_cables(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
-    """Removes the end that is left of a veth pair whose other end is away: the pair is made anew."""
+    """Removes the remaining end of a veth pair that has lost the other one: the pair is made again."""
     entries = list(entries)
     for move in (e.step for e in entries if e.step.kind == "link netns"):
         outer = next(e.step for e in entries if e.step.kind == "link add" and e.step.owner == move.owner)
         peer = seen.host.links.get(move.do.argv[4])
         is_inside = not is_away(move.probe, seen) or (peer is not None and peer.mac == move.probe.key[1])
-        why = f"The other end of this cable is away: {outer.probe.key[0]} is made anew."
+        why = f"The other end of this cable is gone: {outer.probe.key[0]} is made again."
         if is_away(outer.probe, seen) and not is_away(move.probe, seen):
             end = inner_end(move)
             yield replace(link.delete(end.argv[-1], move.probe.key[1], outer.do, why, end.ns), owner=move.owner)
@@ -110,8 +110,8 @@ def _broken_cables(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
 
 
 def in_place(step: Step, before: Chains, now: Facts) -> Step:
-    """The step with the command that puts a rule where it stood `before`: right behind what stood in front of it, else
-    in front of what stood behind it, whoever's rules these are. Where nothing tells, as its own command does."""
+    """The step with the command that puts a rule where it was `before`: right after the rules that preceded it, else
+    before those that followed it, foreign rules included. If none of them is left, the step as it is."""
     if step.probe.kind != "rule":
         return step
     table, chain, *words = step.probe.key
@@ -126,7 +126,7 @@ def in_place(step: Step, before: Chains, now: Facts) -> Step:
 
 
 def _at(number: int, step: Step) -> Step:
-    """The step with the command that makes its rule the n-th of its chain."""
+    """The step with the command that makes its rule number n of its chain."""
     argv = list(step.do.argv)
     how = next(n for n, word in enumerate(argv) if word in ("-A", "-I"))
     has_number = argv[how + 2].isdigit()
@@ -135,30 +135,30 @@ def _at(number: int, step: Step) -> Step:
 
 
 def _names(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
-    """Gives links of ours that somebody has renamed their names back."""
+    """Restores the names of our links that somebody has renamed."""
     for step in (entry.step for entry in entries if entry.step.probe.kind == "link"):
         name, mac = step.probe.key
         other, space = renamed(step.probe, seen), seen.space(step.probe.ns)
         if other is not None and space is not None and not space.has_name(name):
-            why = f"{name} is called {other.name} by now: it gets its name back, for which it has to be down."
+            why = f"Somebody has renamed {name} to {other.name}: restores its name, for which it has to be down."
             if other.up:
                 yield replace(link.set_down(other.name, mac, why, step.probe.ns), owner=step.owner)
             yield replace(link.rename(other.name, name, mac, why, step.probe.ns), owner=step.owner)
 
 
 def lost_chains(entries: Iterable[Entry], seen: Facts) -> list[tuple[str, ...]]:
-    """The chains that the entries are about, by table and name, and that are not there."""
+    """The chains of the entries, by table and name, that do not exist."""
     places = dict.fromkeys(e.step.probe.key[:2] for e in entries if e.step.probe.kind in ("chain", "rule"))
     return [place for place in places if place not in seen.rules]
 
 
 def chain_names(lost: Iterable[tuple[str, ...]], standing: Sequence[Entry], seen: Facts) -> Iterator[Step]:
-    """Gives those of the lost chains that are ours, and that somebody has renamed, their names back."""
+    """Restores the names of those lost chains of ours that somebody has renamed."""
     chains = {e.step.probe.key: e.step.owner for e in standing if e.step.probe.kind == "chain"}
     known = {*chains, *seen.policies}
     for table, name in (place for place in lost if place in chains):
         ours = [e.step.probe.key[2:] for e in standing if e.step.probe.key[:2] == (table, name)]
-        alike = {  # by how many rules of ours are in it: some are in more than one chain
+        alike = {  # by the number of our rules in it, as some rules are in more than one chain
             other: sum(any(same_rule(rule, mine) for mine in ours if mine) for rule in found)
             for (where, other), found in seen.rules.items()
             if where == table and (where, other) not in known
@@ -166,21 +166,21 @@ def chain_names(lost: Iterable[tuple[str, ...]], standing: Sequence[Entry], seen
         other = max(alike, key=lambda chain: alike[chain], default="")
         if alike.get(other):
             known.add((table, other))
-            why = f"{name} ({table}) is called {other} by now: it gets its name back."
+            why = f"Somebody has renamed {name} ({table}) to {other}: restores its name."
             yield replace(iptables.rename(table, other, name, why), owner=chains[table, name])
 
 
 def handles(
     steps: Iterable[Step], standing: Iterable[Entry], containers: Iterable[Container], seen: Facts
 ) -> Iterator[Step]:
-    """Handles of ours that somebody has removed from containers that live: without them no step works in there."""
+    """Restores handles of running containers that somebody has removed: the steps inside need them."""
     names = {step.do.ns.name for step in steps if step.do.ns is not None}
     names &= {entry.step.probe.key[0] for entry in standing if entry.step.probe.kind == "netns"}
     for container in containers:
         name = container.name
         if name not in names or container.pid is None or is_gone(container, seen):
             continue
-        why = f"/run/netns/{name} was removed by somebody: it is made again, to take back what is in there."
+        why = f"Somebody has removed /run/netns/{name}: it is made again, to undo what is in the namespace."
         made = replace(netns.attach(container.netns, container.pid, why), owner=container.owner, inverts=NO_ROW)
         if is_husk(made.probe, seen):
             yield replace(_clearing(made.probe, made.owner), inverts=NO_ROW)
@@ -190,37 +190,37 @@ def handles(
 
 def _clearing(handle: Probe, owner: str) -> Step:
     ns = netns_of(handle)
-    return replace(netns.clear(ns, f"/run/netns/{ns.name} leads nowhere by now: it makes room."), owner=owner)
+    return replace(netns.clear(ns, f"Removes /run/netns/{ns.name}, which names no namespace any more."), owner=owner)
 
 
 def _refuse_taken(step: Step, seen: Facts) -> None:
-    """Raises NetwrapError if a link or handle of another's has the name that a step would make."""
+    """Raises NetwrapError if a foreign link or handle has the name that a step would use."""
     if step.probe.kind == "link":
         space, name = seen.space(step.probe.ns), step.probe.key[0]
         if space is not None and space.has_name(name):
             where = f" in {step.probe.ns.name}" if step.probe.ns else ""
             inside = f"-n {step.probe.ns.name} " if step.probe.ns else ""
             raise NetwrapError(
-                f"an interface {name!r} is there{where}, and it is not netwrap's",
-                f"ip {inside}link show dev {name}  # whose is it? rename it, then: netwrap repair",
+                f"the interface {name!r}{where} exists, and it is not netwrap's",
+                f"ip {inside}link show dev {name}  # rename it, then: netwrap repair",
             )
     if step.probe.kind == "netns" and step.probe.key[0] in seen.handles:
         name = step.probe.key[0]
         if seen.handles[name] == NO_NAMESPACE:
             raise NetwrapError(
                 f"/run/netns/{name} is no namespace, and it is not netwrap's",
-                f"ls -ld /run/netns/{name}  # whose is it? move it away, then: netwrap repair",
+                f"ls -ld /run/netns/{name}  # move it away, then: netwrap repair",
             )
         raise NetwrapError(
-            f"/run/netns/{name} leads to a namespace that is not netwrap's",
-            f"ip netns pids {name}  # whose is it? ip netns del {name}, then: netwrap repair",
+            f"/run/netns/{name} is the name of a namespace that is not netwrap's",
+            f"ip netns pids {name}  # who uses it? ip netns del {name}, then: netwrap repair",
         )
 
 
 def again(step: Step, entries: Iterable[Entry], seen: Facts, state: State) -> Step:
-    """The step with the command that makes it hold again; `entries` are those that stand, in the order of their making.
+    """The step with the command that makes it hold again; `entries` are all steps that should hold, in their order.
 
-    A rule that was appended at first would stand behind the DROP at the end of our chain now; `ip netns add` would make
+    A rule that was appended originally would now come after the DROP at the end of our chain; `ip netns add` would make
     another namespace than the one in use.
     """
     if step.probe.kind == "netns":

@@ -1,4 +1,4 @@
-"""Which table of routes is asked for which packets (ip-rule(8)), and what a route does that leads nowhere."""
+"""Which routing table is used for which packets (ip-rule(8)), and what a reject route does."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _TABLES = {"253": "default", "254": "main", "255": "local"}
 
 @dataclass(frozen=True)
 class PolicyRule:
-    """One rule: for packets from `source` to `destination`, `table` is asked, or `action` is done at once."""
+    """One rule: packets from `source` to `destination` use `table`, or `action` is done at once."""
 
     priority: int
     source: IPv4Network = EVERYWHERE
     destination: IPv4Network = EVERYWHERE
     table: str = ""
     action: str = ""
-    """`blackhole`, `unreachable` or `prohibit`; empty where a table is asked."""
+    """`blackhole`, `unreachable` or `prohibit`; empty if a table is used."""
     is_narrower: bool = False
-    """It asks for more than addresses: a mark, a link, a port."""
+    """It matches more than addresses: a mark, a link, a port."""
 
 
 def kind_of(row: dict[str, Any]) -> str:
-    """What a route, or a rule in place of asking a table, does; empty where it leads on."""
+    """The action of a reject route, or of a rule without a table; empty for all others."""
     return _KINDS.get(str(row.get("type", row.get("action", ""))), "")
 
 
 def table_of(row: dict[str, Any]) -> str:
-    """A table of routes, by the name that every machine has for it (ip-route(8)), else by its number."""
+    """A routing table, by its standard name if it has one (ip-route(8)), else by its number."""
     return _TABLES.get(str(row["table"]), str(row["table"]))
 
 

@@ -1,4 +1,4 @@
-"""How the host reaches the outside: the question to the kernel, and its answer read."""
+"""How the host reaches the outside: the question to the kernel, and a parser for its answer."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 WAY_OUT = ("ip", "-N", "-j", "route", "get", "fibmatch", "198.41.0.4")
-"""The route by which the kernel would send to the outside, policy rules and metrics included; no packet is sent. The
-address stands for all of the outside: a.root-servers.net, which hardly anybody has a route of its own for."""
+"""The route that the kernel would use to the outside, by policy rules and metrics; no packet is sent. The address
+represents the outside: a.root-servers.net, which hardly anybody has a separate route for."""
 
 
 @dataclass(frozen=True)
 class WayOut:
-    """The link and the gateway by which packets leave; mtu in bytes, the smallest where there are several ways."""
+    """The link and the gateway through which packets leave; mtu in bytes, the smallest one of several next hops."""
 
     link: str
     gateway: str | None
-    """None where the link itself leads there (a tunnel), or the gateway has an IPv6 address."""
+    """None if the link itself goes there (a tunnel), or the gateway has an IPv6 address."""
     mtu: int
 
 
 def parse_way_out(text: str, mtus: Mapping[str, int]) -> WayOut | None:
-    """Reads the answer to WAY_OUT; `mtus` are those of the host's links.
+    """Parses the answer to WAY_OUT; `mtus` are those of the host's links.
 
     Raises ValueError, KeyError, TypeError, AttributeError.
     """

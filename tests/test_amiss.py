@@ -89,7 +89,7 @@ def test_our_rules_come_back_to_their_order(order: tuple[int, ...], built: World
     assert status.code == 1
     drift = [text for row in json.loads(status.out) for text in row["drift"]]
     assert drift
-    assert all(text.startswith("out of its place in NETWRAP-a (filter): ") for text in drift)
+    assert all(text.startswith("out of order in NETWRAP-a (filter): ") for text in drift)
     assert "netwrap repair" in [f["fix"] for f in json.loads(built.netwrap("doctor --json").out)]
     built.must("repair --quiet")
     assert [rule for rule in chain if rule != theirs] == before
@@ -114,7 +114,7 @@ def test_a_strangers_bridge_of_our_name_is_not_taken_for_ours(built: World) -> N
     built.prepare("ip link del dev a")
     built.prepare("ip link add name a address 02:00:00:00:00:99 group 28279 type bridge")
     before = built.kernel.namespaces[built.kernel.facts().inode].links["a"].mac
-    assert "'a' is there, and it is not netwrap's" in built.netwrap("repair").err
+    assert "the interface 'a' exists, and it is not netwrap's" in built.netwrap("repair").err
     assert built.kernel.host.links["a"].mac == before
 
 
@@ -123,6 +123,6 @@ def test_a_route_of_a_stranger_in_place_of_a_bridges_own_is_named(built: World) 
     built.prepare("ip route add 10.0.0.0/24 via 192.168.1.9 dev eth0")
     result = built.netwrap("repair")
     assert result.code == 1
-    assert "10.0.0.0/24 leads to eth0, and that route is not netwrap's" in result.err
-    (found,) = [f for f in json.loads(built.netwrap("doctor --json").out) if "leads to eth0" in f["what"]]
+    assert "another route for 10.0.0.0/24, to eth0, is not netwrap's" in result.err
+    (found,) = [f for f in json.loads(built.netwrap("doctor --json").out) if "24, to eth0, is not" in f["what"]]
     assert found["fix"] is None

@@ -295,7 +295,7 @@ def test_what_repair_gives_its_name_back_is_no_leftover(lines: list[str], built:
 def test_what_repair_cannot_mend_is_named_with_its_reason(built: World) -> None:
     built.prepare("ip link del dev testbridge")
     built.prepare("ip link add name testbridge address 02:00:00:00:00:99 type bridge")
-    reasons = [f for f in found(built) if "an interface 'testbridge' is there, and it is not netwrap's" in f.what]
+    reasons = [f for f in found(built) if "the interface 'testbridge' exists, and it is not netwrap's" in f.what]
     assert only(reasons).fix is None
     assert "ip link show dev testbridge" in only(reasons).why
 

@@ -159,8 +159,10 @@ def test_without_conntrack_who_unpublishes_is_warned_that_connections_go_on(buil
     built.must("publish c1 8080:80 --net a --quiet")
     built.kernel.tools.clear()
     said = built.netwrap("unpublish c1 8080:80 --quiet").err
-    assert said.startswith("netwrap: conntrack is not installed (sudo apt-get install conntrack): connections through")
+    assert said.startswith(
+        "netwrap: conntrack is not installed (sudo apt-get install conntrack): open connections through"
+    )
     assert "8080:80/tcp" in said
-    assert "traffic for 10.0.0.2 may reach the next owner" in built.netwrap("disconnect c1 --net a").err
+    assert "packets for 10.0.0.2 may reach its next owner" in built.netwrap("disconnect c1 --net a").err
     assert built.netwrap("disconnect c2 --quiet").err == ""
     assert not any(words[0] == "conntrack" for words in built.kernel.log[-30:])
