@@ -258,7 +258,7 @@ writes_the_file() {
 @test "NetworkManager would take our bridges" {
     build
     host mkdir -p /run/NetworkManager/conf.d
-    finds "network manager" "NetworkManager takes a, b for its own" "unmanaged-devices="
+    finds "network manager" "NetworkManager manages a, b" "unmanaged-devices="
     writes_the_file
     well
 }

@@ -69,13 +69,13 @@ def _tools(machine: Machine) -> Iterator[Finding]:
         yield Finding(
             "kernel feature",
             f"this kernel does not do {feature}: {command}: {said}",
-            "A step of netwrap's plans needs it.",
+            "netwrap needs it.",
             f"modprobe -a {_MODULES.get(feature, feature)}",
         )
 
 
 _FOR = {
-    "conntrack": "Connections outlive their port or address: UDP is led the old way, TCP goes on after `unpublish`.",
+    "conntrack": "Connections outlive their port or address: UDP takes the old way, TCP continues after `unpublish`.",
     "ping": "`netwrap check` needs it.",
 }
 _MODULES = {"NAT": "iptable_nat xt_addrtype xt_comment", "connection tracking": "nf_conntrack xt_conntrack"}
@@ -102,14 +102,14 @@ def _forwarding(off: dict[str, str], state: State) -> Iterator[Finding]:
         if everything in off and name != "all":  # turning it on for all turns it on for each (ip-sysctl.rst)
             continue
         if name != "all":
-            why = f"What comes by {name} is not passed on: connections by it break, of containers and to their ports."
+            why = f"The host does not forward what comes in on {name}: connections of containers through it break."
         elif state.networks:
             why = (
-                "The host passes no packets on: containers reach neither each other's networks nor the outside, and "
-                "published ports answer nobody."
+                "The host forwards no packets: containers reach neither other networks nor the outside, and "
+                "nobody reaches published ports."
             )
         else:
-            why = "The host passes no packets on. The first network here turns it on, the last one off again."
+            why = "The host forwards no packets. The first network turns this on, the last one off again."
         fix = REPAIR if name == "all" else shell_line(("sysctl", f"{key}=1"))
         yield Finding(
             "ip_forward",
@@ -129,8 +129,8 @@ def _forward_policy(seen: Facts, state: State, standing: list[Entry]) -> Iterato
     if stands and not in_front and (guard := firewall.turned_away_before(seen, "FORWARD")):
         yield Finding(
             "FORWARD",
-            f"forwarded packets are turned away ({guard}), set up by: {firewall.by_whom(seen, 'FORWARD')}",
-            "It cuts off the bridges of others. Those of netwrap do not suffer: its chain decides first."
+            f"forwarded packets are dropped or rejected ({guard}), set up by: {firewall.by_whom(seen, 'FORWARD')}",
+            "This affects other bridges. Those of netwrap are not affected: its chain comes first."
             if state.networks
             else "It does not concern networks of netwrap: their chain will decide first.",
             None,
@@ -166,7 +166,7 @@ def _in_nftables(seen: Facts, state: State) -> Iterator[Finding]:
             "FORWARD" if hook.hook == "forward" else "nftables",
             f"nftables chain {hook.place} (hook {hook.hook}) {may} away packets of netwrap's networks that none of its "
             f"rules accepts ({hook.turns_away or 'a rule of it'})",
-            "A packet has to pass every table: what netwrap accepts is turned away there all the same (nft(8))."
+            "A packet has to pass every table: what netwrap accepts is dropped there all the same (nft(8))."
             + ("" if fix else f" Whose is it? `nft list chain {hook.place}`.")
             if lost
             else "What its rules are for cannot be told from their text: `netwrap check` tries with packets.",
@@ -231,7 +231,7 @@ def _of_others(seen: Facts, state: State, standing: list[Entry]) -> Iterator[Fin
         yield Finding(
             "FORWARD" if behind else "rule of others",
             f"{strangers.line(fate)} turns away {some}{some_of(whats)}",
-            f"Packets that meet it are lost; no rule further behind brings them back. {ask}",
+            f"Packets that match it are lost; no later rule can accept them. {ask}",
             fix,
             wrong=fate.meets is Meets.EVERY,
         )
@@ -242,8 +242,8 @@ def _of_others(seen: Facts, state: State, standing: list[Entry]) -> Iterator[Fin
         may = "may accept" if fate.meets is Meets.MAYBE else "accepts"
         yield Finding(
             "isolation",
-            f"{strangers.line(fate)} {may} packets to {some_of(names)} that netwrap's rules would turn away",
-            "Others reach containers that they are to be kept from. "
+            f"{strangers.line(fate)} {may} packets to {some_of(names)} that netwrap's rules would drop or reject",
+            "Containers can be reached that should be isolated. "
             + ("netwrap's rule is put in front of it." if fate in mended else _whose(fate)),
             REPAIR if fate in mended else None,
             wrong=fate.meets is not Meets.MAYBE,
@@ -253,7 +253,7 @@ def _of_others(seen: Facts, state: State, standing: list[Entry]) -> Iterator[Fin
             "published port",
             f"{port.spec} of {container}: {strangers.line(fate)} decides before netwrap's rule where "
             f"{'some of ' if fate.meets is not Meets.EVERY else ''}its packets go",
-            f"Who calls that port does not reach {container}. {_whose(fate)}",
+            f"Clients of that port do not reach {container}. {_whose(fate)}",
             None,
         )
     unmasked: dict[Fate, list[str]] = {}
@@ -263,7 +263,7 @@ def _of_others(seen: Facts, state: State, standing: list[Entry]) -> Iterator[Fin
         yield Finding(
             "way out",
             f"{strangers.line(fate)} keeps packets of {some_of(names)} from getting this host's address",
-            f"Nobody outside has a route back to containers: there is no answer. {_whose(fate)}",
+            f"Outside machines have no route back to containers, so there are no replies. {_whose(fate)}",
             None,
         )
 
@@ -280,8 +280,8 @@ def _settings(machine: Machine, seen: Facts, state: State) -> Iterator[Finding]:
         yield Finding(
             "rp_filter",
             f"{key} is 1 (strict)",
-            "A packet is dropped without a word where its answer would leave by another link: hosts with two ways out "
-            "lose connections to published ports. netwrap's own networks do not need it loose.",
+            "The kernel silently drops a packet if the reply would leave by another link: hosts with two uplinks "
+            "lose connections to published ports. netwrap's own networks work with strict filters.",
             shell_line(("sysctl", f"{key}=2")),
             wrong=len(uplinks) > 1,
         )
@@ -289,7 +289,7 @@ def _settings(machine: Machine, seen: Facts, state: State) -> Iterator[Finding]:
         yield Finding(
             "br_netfilter",
             "net.bridge.bridge-nf-call-iptables is 1: frames between two containers of one bridge pass FORWARD too",
-            "Bridges of others may be cut off by a FORWARD policy of DROP. netwrap has rules for its own. "
+            "With a FORWARD policy of DROP other bridges may be cut off. netwrap has rules for its own. "
             "Kubernetes needs it on.",
             None,
             wrong=False,
@@ -297,7 +297,7 @@ def _settings(machine: Machine, seen: Facts, state: State) -> Iterator[Finding]:
     if machine.no_user_namespaces:
         yield Finding(
             "user namespaces",
-            f"ordinary users may not make user namespaces here: {machine.no_user_namespaces}",
+            f"ordinary users cannot create user namespaces here: {machine.no_user_namespaces}",
             "`netwrap sandbox` and `netwrap demo` need root then.",
             f"sysctl {_allowing(machine.no_user_namespaces)}",
             wrong=False,
@@ -314,10 +314,10 @@ def _backends(machine: Machine) -> Iterator[Finding]:
         other, *tables = machine.other_backend
         yield Finding(
             "iptables backends",
-            f"iptables is the {machine.backend} one here, and there are rules or policies of the {other} one "
+            f"iptables uses the {machine.backend} backend here, and there are rules or policies of the {other} one "
             f"too (table {', '.join(tables)})",
-            "A packet has to pass both, and each shows its own rules only: what netwrap accepts may be dropped by "
-            f"what `iptables -S` does not show. Whose are they (iptables-{other}-save)? One backend for all is best: "
+            "A packet has to pass both, and each lists only its own rules: what netwrap accepts may be dropped by "
+            f"rules that `iptables -S` does not show. To see them: iptables-{other}-save. Best use one backend: "
             "update-alternatives --config iptables.",
             None,
         )
@@ -339,8 +339,8 @@ def _managers(machine: Machine, state: State) -> Iterator[Finding]:
         )
         yield Finding(
             "network manager",
-            f"{manager} takes {', '.join(links)} for its own ({', '.join(files)})",
-            "It may give the links other addresses, or take away ours, at any time.",
+            f"{manager} manages {', '.join(links)} ({', '.join(files)})",
+            "It may change the addresses of these links at any time.",
             fix,
         )
 
@@ -354,7 +354,7 @@ def _shadowed(seen: Facts, state: State) -> Iterator[Finding]:
                 yield Finding(
                     "shadowed port",
                     f"{publication.port.spec} of {publication.container}: a socket of this host listens on {where} too",
-                    "Who calls that port reaches the container, and never the service that listens there. Which one is "
+                    "Clients of that port reach the container, and never the service that listens there. Which one is "
                     f"to have it? Who listens: `ss -lnp 'sport = :{listener.port}'`; to give the port back: "
                     f"`netwrap unpublish {publication.container} {publication.port.spec}`.",
                     None,

@@ -52,9 +52,9 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
         policy = seen.policies.get(("filter", "FORWARD"), "ACCEPT")
         yield Finding(
             "FORWARD",
-            f"the rule that leads from FORWARD to netwrap's chain is gone; FORWARD has policy {policy} "
+            f"the rule that jumps from FORWARD to netwrap's chain is gone; FORWARD has policy {policy} "
             f"({firewall.by_whom(seen, 'FORWARD')})",
-            "Nobody is let in or kept out by netwrap any more: containers reach nothing, or everybody reaches them.",
+            "netwrap's rules have no effect: containers reach nothing, or everybody reaches them.",
             REPAIR,
         )
     missing = [step for step in lost if step is not jump]
@@ -65,7 +65,7 @@ def drifted(standing: list[Entry], seen: Facts, state: State, covered: Collectio
             "drifted",
             f"{len(texts)} step{'' if len(texts) == 1 else 's'} of netwrap's no longer hold"
             f"{'s' if len(texts) == 1 else ''}: {some_of(texts)}",
-            "Somebody has undone them: containers may be cut off, or open to others. `netwrap status` names each.",
+            "Somebody has undone them: containers may be cut off, or open to others. `netwrap status` lists them.",
             REPAIR,
         )
 
@@ -95,7 +95,7 @@ def _refused(
         try:
             repair(f"repair {part[1] or part[0]}", entries, standing, seen, state)
         except NetwrapError as error:
-            yield part, Finding("drifted", error.message, f"`{REPAIR}` cannot mend that: {error.hint}", None)
+            yield part, Finding("drifted", error.message, f"`{REPAIR}` cannot fix that: {error.hint}", None)
 
 
 def once(found: Iterable[Finding]) -> list[Finding]:
@@ -124,8 +124,8 @@ def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Find
             who = f"process {container.pid}" if container.pid else "its namespace"
             yield Finding(
                 "leftover",
-                f"container {container.name!r} is gone ({who} has ended); its address, link and rules are still there",
-                "The address is not given out again, and a port that it published leads nowhere.",
+                f"container {container.name!r} is gone ({who} has exited); its address, link and rules are still there",
+                "Its address cannot be used again, and its published ports do not work.",
                 f"netwrap disconnect {container.name}",
             )
     seen = after(seen, amiss.marks(standing, seen))
@@ -140,7 +140,7 @@ def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Find
     chains = _lost_chains(standing, seen)
     for table, chain, rule in _lost_rules(standing, seen, chains):
         line = shell_line(("iptables", "-w", "-t", table, "-D", chain, *rule))
-        why = _NOBODYS if firewall.is_ours(rule) else "It keeps a chain that is nobody's from being removed."
+        why = _NOBODYS if firewall.is_ours(rule) else "It keeps an unused chain from being removed."
         yield Finding("leftover", f"a rule in {chain} ({table}) is nobody's: {' '.join(rule)}", why, line)
     for table, chain in chains:
         what = f"chain {chain} ({table}) is nobody's"

@@ -48,9 +48,9 @@ def _overlaps(seen: Facts, state: State, ours: Collection[str]) -> Iterator[Find
                     "overlap",
                     f"network {network.name!r} ({network.subnet}) overlaps a route of this machine: {route.dst} dev "
                     f"{route.dev or '-'}{table}",
-                    "Packets go by the narrower of the two: the containers, or that LAN or VPN, cannot be reached. One "
+                    "The more specific route wins: either the containers or that LAN or VPN cannot be reached. One "
                     f"of them has to move: `netwrap network remove --force {network.name}` and create it again without "
-                    "--subnet, or take that route away. Which one?",
+                    "--subnet, or remove that route. Which one?",
                     None,
                 )
 
@@ -79,7 +79,7 @@ def _caught(seen: Facts, state: State) -> Iterator[Finding]:
             yield Finding(
                 "ip rule",
                 f"{said}: {does}: {'' if every else 'some '}packets of {network.name} end there",
-                "Rules for routes are asked before the main table (ip-rule(8)): what they end goes nowhere. Whose is "
+                "Policy routing rules precede the main table (ip-rule(8)): packets that they end are lost. Whose is "
                 f"it? `ip rule show`; to remove it: `ip rule del priority {way.priority}`.",
                 None,
                 wrong=every,
@@ -89,7 +89,7 @@ def _caught(seen: Facts, state: State) -> Iterator[Finding]:
             yield Finding(
                 "way out",
                 f"the default route of this machine is {route.kind}",
-                f"Nothing gets outside, from containers neither. Whose is it? `ip route del {route.kind} default`.",
+                f"Nothing gets outside, nor do containers. To remove it: `ip route del {route.kind} default`.",
                 None,
             )
 
@@ -108,7 +108,7 @@ def _twice(seen: Facts, state: State, links: Collection[str]) -> Iterator[Findin
                 yield Finding(
                     "address",
                     f"{address} of {who} ({link}) is also on {dev} of {where}",
-                    "Whichever answers first gets the packets (arp(7)). Whose is it? To take it away there: `"
+                    "Whichever answers first gets the packets (arp(7)). Whose is it? To remove it there: `"
                     + ("" if inode == seen.inode else f"ip netns exec {where} ")
                     + f"ip addr del {cidr} dev {dev}`.",
                     None,
@@ -135,9 +135,9 @@ def _no_way_out(seen: Facts, state: State) -> Iterator[Finding]:
     yield Finding(
         "way out",
         "this machine has no route to the outside" + (f"; {', '.join(down)} is down" if down else ""),
-        "Containers get no further than this machine does. "
+        "Containers reach no more than this machine does. "
         + (
-            "Routes by a link go when it goes down; what made them (DHCP, a network manager) has to make them again."
+            "The kernel removes a link's routes when it goes down; DHCP or a network manager has to add them again."
             if down
             else "Where that is as it should be, there is nothing to mend."
         ),

@@ -130,7 +130,7 @@ def test_forwarding_of_the_way_out_matters_to_networks_that_have_one(world: Worl
     world.kernel.sysctls["net.ipv4.conf.eth0.forwarding"] = "0"
     assert found(world) == []
     world.must("network create --subnet 10.0.1.1/24 second --quiet")
-    assert "What comes by eth0 is not passed on" in only(found(world)).why
+    assert "The host does not forward what comes in on eth0" in only(found(world)).why
 
 
 def test_settings_of_a_link_with_a_dot_in_its_name_are_found(world: World) -> None:
@@ -254,7 +254,7 @@ def test_a_firewall_that_was_flushed_is_filled_as_it_was(built: World) -> None:
     before = rules_of(built)
     built.kernel.tables.chains = {(table, chain): [] for table, chains in BUILT_IN.items() for chain in chains}
     one = only(found(built))
-    assert "the rule that leads from FORWARD to netwrap's chain is gone" in one.what
+    assert "the rule that jumps from FORWARD to netwrap's chain is gone" in one.what
     assert one.what.endswith("more")
     mend(one, built)
     assert rules_of(built) == before
@@ -375,11 +375,11 @@ def test_each_network_manager_that_takes_our_links_is_wrong_and_one_file_mends_i
         ("systemd-networkd", VETH, "/run/y.network"),
     )
     first, second = found(built, Machine(grabs=grabs))
-    assert first.what == "NetworkManager takes testbridge, third for its own (no unmanaged-devices for it)"
+    assert first.what == "NetworkManager manages testbridge, third (no unmanaged-devices for it)"
     names = ";".join(f"interface-name:{name}" for name in ("veth*", "peer*", "second", "testbridge", "third"))
     assert f"unmanaged-devices={names}\\n" in first.fix
     assert "/etc/NetworkManager/conf.d/netwrap.conf" in first.fix
-    assert f"takes testbridge, {VETH} for its own (/run/x.network, /run/y.network)" in second.what
+    assert f"manages testbridge, {VETH} (/run/x.network, /run/y.network)" in second.what
     # second, too, which is not taken: the file that is there already may be why
     assert "Name=veth* peer* second testbridge\\n\\n[Link]\\nUnmanaged=yes" in second.fix
 
