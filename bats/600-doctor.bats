@@ -336,8 +336,8 @@ END_OF_LINES
     host cp -r /run/netwrap /run/kept
     netwrap network create --quiet --subnet 10.0.2.1/24 lost
     host sh -c 'rm -r /run/netwrap && mv /run/kept /run/netwrap'
-    finds leftover "link lost is nobody's" "ip link del dev lost"
-    finds leftover "a rule in NETWRAP-lost (filter) is nobody's" "iptables -w -t filter -D NETWRAP-lost"
+    finds leftover "link lost is a leftover" "ip link del dev lost"
+    finds leftover "a rule in NETWRAP-lost (filter) is a leftover" "iptables -w -t filter -D NETWRAP-lost"
     mends_all
     well
     netwrap network create --quiet --subnet 10.0.2.1/24 lost

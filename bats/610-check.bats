@@ -146,7 +146,7 @@ EOF
 
 @test "routes and settings: what breaks is named, and the fix works as printed" {
     fault 'ip -n c3 route del default' route c3 outside "route add default via 10.0.1.1" c3
-    fault 'ip -n c3 route replace default via 10.0.1.99' route c3 outside "leads to 10.0.1.99" c3
+    fault 'ip -n c3 route replace default via 10.0.1.99' route c3 outside "goes to 10.0.1.99" c3
     fault 'ip -n c3 route add unreachable 192.168.50.0/24' route c3 outside "unreachable 192.168.50.0/24" c3
     fault 'ip route del 10.0.1.0/24 dev b' route host c3 "no route to 10.0.1.0/24" c3
     fault 'ip route add 10.0.1.2/32 dev lan' route host c3 "10.0.1.2 dev lan" c3

@@ -86,7 +86,7 @@ def blame(case: Case, c: Counted) -> Break:
         if not c.place and (stranger := _leads_past(case, c)):
             return Break(
                 "rule",
-                f"{stranger.text}: it leads past rules of netwrap's, so that {c.text} takes the packets",
+                f"{stranger.text}: it bypasses netwrap's rules, so that {c.text} takes the packets",
                 stranger.removal,
             )
         if c.is_ours and case.order:
@@ -161,7 +161,7 @@ def _by_sum(case: Case, gap: Gap) -> Break | None:
             link = name.split()[1]
             return Break(
                 "queue",
-                f"the queue of {link}{where} drops what is sent ({name.split()[-1]})",
+                f"the queue of {link}{where} drops packets ({name.split()[-1]})",
                 f"{inside}tc qdisc del dev {link} root",
             )
         if name.startswith("Xfrm") and n >= case.shots:
@@ -275,7 +275,7 @@ def _by_outside(case: Case, gap: Gap) -> Break | None:
         link = gap.last.link if gap.last else "-"
         return Break(
             "outside",
-            f"nobody on {link} answers for {gap.arp} (ARP)",
+            f"no machine on {link} answers ARP requests for {gap.arp}",
             f"ping -c 1 {gap.arp}  # does it answer this host?",
         )
     if case.trial.target in (OUTSIDE, "internet") and gap.going and gap.last is not None:

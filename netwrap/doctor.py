@@ -139,7 +139,7 @@ def _forward_policy(seen: Facts, state: State, standing: list[Entry]) -> Iterato
 
 
 def _in_nftables(seen: Facts, state: State) -> Iterator[Finding]:
-    """Base chains of nftables that turn away packets of ours."""
+    """Base chains of nftables that drop or reject our packets."""
     out = seen.way_out.link if seen.way_out is not None else ""
     for hook in seen.hooks:
         lost: dict[str, None] = {}
@@ -156,7 +156,7 @@ def _in_nftables(seen: Facts, state: State) -> Iterator[Finding]:
                     doubted[rule] = None
         if not lost and not doubted:
             continue
-        may = "turns" if lost else "may turn"
+        drops = "drops or rejects" if lost else "may drop or reject"
         # Not every kernel knows the names of bridges in a table of theirs (nft_meta_bridge).
         fix = "; ".join(_inserted(hook, rule) for rule in lost) if hook.family != "bridge" else ""
         if lost and hook.table == "firewalld":
@@ -164,12 +164,12 @@ def _in_nftables(seen: Facts, state: State) -> Iterator[Finding]:
             fix = " && ".join(f"firewall-cmd --zone=trusted --add-interface={link}" for link in links)
         yield Finding(
             "FORWARD" if hook.hook == "forward" else "nftables",
-            f"nftables chain {hook.place} (hook {hook.hook}) {may} away packets of netwrap's networks that none of its "
+            f"nftables chain {hook.place} (hook {hook.hook}) {drops} packets of netwrap's networks that none of its "
             f"rules accepts ({hook.turns_away or 'a rule of it'})",
             "A packet has to pass every table: what netwrap accepts is dropped there all the same (nft(8))."
             + ("" if fix else f" Whose is it? `nft list chain {hook.place}`.")
             if lost
-            else "What its rules are for cannot be told from their text: `netwrap check` tries with packets.",
+            else "The text of its rules does not tell what they match: `netwrap check` tries with packets.",
             fix or None,
             wrong=bool(lost),
         )
@@ -213,7 +213,7 @@ def _frames(hook: str, network: Network, uplink: str) -> list[nft.Frame]:
 
 
 def _of_others(seen: Facts, state: State, standing: list[Entry]) -> Iterator[Finding]:
-    """Rules of others that turn away what has to pass, let pass what must not, or lead ports elsewhere."""
+    """Foreign rules that drop or reject what has to pass, accept what must not, or forward ports elsewhere."""
     jump = jump_of(standing)
     lost = {e.step.probe.key[0] for e in drifted_entries(standing, seen) if e.step.probe.kind in ("rule", "chain")}
     for fate, whats in strangers.turned_away(seen, state).items():
@@ -230,7 +230,7 @@ def _of_others(seen: Facts, state: State, standing: list[Entry]) -> Iterator[Fin
         ask = "netwrap's chain is put in front of it." if fix else _whose(fate)
         yield Finding(
             "FORWARD" if behind else "rule of others",
-            f"{strangers.line(fate)} turns away {some}{some_of(whats)}",
+            f"{strangers.line(fate)} drops or rejects {some}{some_of(whats)}",
             f"Packets that match it are lost; no later rule can accept them. {ask}",
             fix,
             wrong=fate.meets is Meets.EVERY,

@@ -134,20 +134,22 @@ def left_over(standing: list[Entry], seen: Facts, state: State) -> Iterator[Find
     for name, link in seen.host.links.items():
         if link.group == str(LINK_GROUP) and name not in known:
             yield Finding(
-                "leftover", f"link {name} is nobody's", _NOBODYS, shell_line(("ip", "link", "del", "dev", name))
+                "leftover", f"link {name} is a leftover", _NOBODYS, shell_line(("ip", "link", "del", "dev", name))
             )
     seen = after(seen, chain_names(lost_chains(standing, seen), standing, seen))
     chains = _lost_chains(standing, seen)
     for table, chain, rule in _lost_rules(standing, seen, chains):
         line = shell_line(("iptables", "-w", "-t", table, "-D", chain, *rule))
         why = _NOBODYS if firewall.is_ours(rule) else "It keeps an unused chain from being removed."
-        yield Finding("leftover", f"a rule in {chain} ({table}) is nobody's: {' '.join(rule)}", why, line)
+        yield Finding("leftover", f"a rule in {chain} ({table}) is a leftover: {' '.join(rule)}", why, line)
     for table, chain in chains:
-        what = f"chain {chain} ({table}) is nobody's"
+        what = f"chain {chain} ({table}) is a leftover"
         yield Finding("leftover", what, _NOBODYS, f"iptables -w -t {table} -X {chain}")
 
 
-_NOBODYS = "It bears netwrap's mark, and this state does not know it: another one (--state-dir) may, or a lost one did."
+_NOBODYS = (
+    "It has netwrap's mark, but is not in this state: it may belong to another one (--state-dir), or to a lost one."
+)
 
 
 def _lost_chains(standing: list[Entry], seen: Facts) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ def wrong_gateway(case: Case, gap: Gap) -> Break | None:
                 and gap.arp in ("", via)
                 and via != gateway
             ):
-                return Break("route", f"the default route of {place} leads to {via}; its gateway is {gateway}", REPAIR)
+                return Break("route", f"the default route of {place} goes to {via}; its gateway is {gateway}", REPAIR)
     return None
 
 
@@ -100,7 +100,7 @@ def _why(case: Case, place: str, ip: str, error: str, dev: str, via: str, gap: G
         is_plain = rule.get("priority") in (0, 32766, 32767) or _is_of_ours(case, rule)
         leads = any(t == table and r.get("dev") == dev and _is_for(r, ip) for r, t in routes)
         if dev and leads and not is_plain and table not in ("main", "local", "default"):
-            what = f"ip rule {_rule_text(rule)} in {where} leads what is for {ip} to {dev}"
+            what = f"ip rule {_rule_text(rule)} in {where} sends packets for {ip} to {dev}"
             return Break("route", what, f"{tool} rule del {_rule_text(rule)}")
     for row, table in routes:
         if row.get("type") in _NOWHERE and error and table in asked and _is_for(row, ip):
@@ -123,7 +123,7 @@ def _why(case: Case, place: str, ip: str, error: str, dev: str, via: str, gap: G
             other = _narrower(case, place, ip, dev)
             if other:
                 return Break(
-                    "route", f"route {other} in {where} leads what is for {ip} to {dev}", f"{tool} route del {other}"
+                    "route", f"route {other} in {where} sends packets for {ip} to {dev}", f"{tool} route del {other}"
                 )
             connected = any(
                 _cidr(r.get("dst", "")) == str(network.subnet) and r.get("dev") == link
@@ -136,7 +136,7 @@ def _why(case: Case, place: str, ip: str, error: str, dev: str, via: str, gap: G
     other = _narrower(case, place, ip, dev)
     fix = f"{tool} route del {other}" if other else None
     to = f"{dev} via {via}" if via else dev
-    return Break("route", f"{where} sends what is for {ip} to {to}" + (f" (route {other})" if other else ""), fix)
+    return Break("route", f"{where} sends packets for {ip} to {to}" + (f" (route {other})" if other else ""), fix)
 
 
 def _narrower(case: Case, place: str, ip: str, dev: str) -> str:

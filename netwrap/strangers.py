@@ -1,5 +1,5 @@
-"""What rules of others do to packets of ours: those that turn away what has to pass, let pass what must not, and lead
-ports elsewhere. By their text; what is tried with packets is check's."""
+"""What foreign rules do to our packets: drop or reject what has to pass, accept what must not, forward ports
+elsewhere. Judged by their text; `check` tries with packets."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def turned_away(seen: Facts, state: State) -> dict[Fate, list[str]]:
 
 
 def let_in(entries: Sequence[Entry], seen: Facts, state: State) -> dict[Fate, list[str]]:
-    """Rules of others that accept what only a DROP of ours, further behind, turns away; with the networks."""
+    """Foreign rules that accept what only a later DROP of ours would drop; with the networks."""
     found: dict[Fate, list[str]] = {}
     for network in state.networks.values():
         if not network.internal:

@@ -133,13 +133,13 @@ class Gap:
 
     def seen(self, trial: Trial) -> str:
         """Up to where it was seen, as a sentence."""
-        what = f"the question who has {self.arp} (ARP)" if self.arp else "the packet" if self.going else "the answer"
+        what = f"the ARP request for {self.arp}" if self.arp else "the packet" if self.going else "the answer"
         if self.last is None:
             where = self.place if self.place is not None else trial.target
             return f"{what} does not leave {where or 'this host'}"
         if self.next is None:
-            return f"{what} comes to {self.last} and gets no answer" if self.going else f"{what} comes to {self.last}"
-        return f"{what} comes to {self.last} and never to {self.next}"
+            return f"{what} reaches {self.last} and gets no answer" if self.going else f"{what} reaches {self.last}"
+        return f"{what} reaches {self.last} but not {self.next}"
 
 
 def missing(line: str, hop: str) -> Break:

@@ -33,7 +33,7 @@ def _led_elsewhere(case: Case) -> Break | None:
     for c in strangers(case, "nat", chain, "DNAT", "REDIRECT", "ACCEPT", "RETURN"):
         return Break("rule", f"{c.text}: it takes the port {trial.port.host_port}", c.removal)
     for c in strangers(case, "raw", chain, "CT", "NOTRACK"):
-        return Break("rule", f"{c.text}: what is not tracked is led nowhere", c.removal)
+        return Break("rule", f"{c.text}: packets that are not tracked are not translated", c.removal)
     for lost in case.lost:
         key = lost.step.probe.key
         if lost.step.probe.kind == "rule" and key[:2] == ("nat", chain):
@@ -79,7 +79,7 @@ def untracked(case: Case, _: Gap) -> Break | None:
     """A rule of somebody's that keeps packets from being tracked: no NAT takes place for them, and no way back."""
     for chain in ("PREROUTING", "OUTPUT"):
         for c in strangers(case, "raw", chain, "CT", "NOTRACK"):
-            return Break("rule", f"{c.text}: what is not tracked is not translated back", c.removal)
+            return Break("rule", f"{c.text}: packets that are not tracked are not translated back", c.removal)
     return None
 
 
@@ -170,7 +170,7 @@ def _whose_mac(case: Case, point: Point, mac: str, wanted: str) -> Break | None:
     fix = f"{inside} neigh del {ip} dev {entry['dev']}" if entry and permanent else None
     if permanent:
         return Break(
-            "neighbour", f"{place} sends what is for {ip} to {mac} (ip neigh: permanent), and it is {wanted}", fix
+            "neighbour", f"{place} sends packets for {ip} to {mac} (ip neigh: permanent) instead of {wanted}", fix
         )
     if any(e.mac == mac and str(e.ip) == ip for e in case.state.endpoints):
         return None  # it is for somebody else indeed
@@ -190,10 +190,10 @@ def _wrong_source(case: Case) -> Break | None:
     if packet.src in local:
         return None
     for c in strangers(case, "nat", "POSTROUTING", "ACCEPT", "RETURN", "SNAT", "MASQUERADE", "NETMAP"):
-        what = f"{c.text}: the packet leaves from {packet.src}, to which nobody outside can answer"
+        what = f"{c.text}: the packet leaves with the source {packet.src}, which outside machines cannot reply to"
         return Break("rule", what, c.removal)
     for c in strangers(case, "raw", "PREROUTING", "CT", "NOTRACK"):
-        return Break("rule", f"{c.text}: what is not tracked is not masqueraded", c.removal)
+        return Break("rule", f"{c.text}: packets that are not tracked are not masqueraded", c.removal)
     for lost in case.lost:
         if lost.step.probe.kind == "rule" and lost.step.probe.key[:2] == ("nat", "POSTROUTING"):
             return Break(lost.hop, f"missing: {lost.step.do.text()}", REPAIR)

@@ -71,15 +71,15 @@ def counted(
     ("name", "points", "back", "text"),
     [
         (TO_GATEWAY, 0, 0, "the packet does not leave c1"),
-        (TO_GATEWAY, 1, 0, "the packet comes to eth0 of c1 and never to veth5b5fc03 of this host"),
-        (TO_GATEWAY, 2, 0, "the packet comes to veth5b5fc03 of this host and never to testbridge of this host"),
-        (TO_GATEWAY, 3, 0, "the packet comes to testbridge of this host and gets no answer"),
-        (TO_GATEWAY, 3, 1, "the answer comes to testbridge of this host and never to veth5b5fc03 of this host"),
-        (TO_GATEWAY, 3, 3, "the answer comes to eth0 of c1"),
-        (TO_OUTSIDE, 3, 0, "the packet comes to testbridge of this host and never to eth0 of this host"),
+        (TO_GATEWAY, 1, 0, "the packet reaches eth0 of c1 but not veth5b5fc03 of this host"),
+        (TO_GATEWAY, 2, 0, "the packet reaches veth5b5fc03 of this host but not testbridge of this host"),
+        (TO_GATEWAY, 3, 0, "the packet reaches testbridge of this host and gets no answer"),
+        (TO_GATEWAY, 3, 1, "the answer reaches testbridge of this host but not veth5b5fc03 of this host"),
+        (TO_GATEWAY, 3, 3, "the answer reaches eth0 of c1"),
+        (TO_OUTSIDE, 3, 0, "the packet reaches testbridge of this host but not eth0 of this host"),
         (FROM_HOST, 0, 0, "the packet does not leave this host"),
-        (FROM_HOST, 3, 0, "the packet comes to eth0 of c1 and gets no answer"),
-        (TO_NEIGHBOUR, 4, 2, "the answer comes to"),
+        (FROM_HOST, 3, 0, "the packet reaches eth0 of c1 and gets no answer"),
+        (TO_NEIGHBOUR, 4, 2, "the answer reaches"),
     ],
 )
 def test_where_nothing_explains_it_it_is_unknown_and_said_how_far_the_packet_came(
@@ -218,7 +218,7 @@ def test_a_default_route_to_somebody_else(built: World) -> None:
     routes = Clues(routes={"c1": [{"dst": "default", "gateway": "10.0.0.99", "dev": "eth0"}]})
     seen = asked(all_trials(built)[TO_OUTSIDE].way[:3], "10.0.0.99")
     found = explain(case(built, TO_OUTSIDE, seen, clues=routes))
-    assert found.broken == "the default route of c1 leads to 10.0.0.99; its gateway is 10.0.0.1"
+    assert found.broken == "the default route of c1 goes to 10.0.0.99; its gateway is 10.0.0.1"
     assert found.fix == "netwrap repair"
 
 

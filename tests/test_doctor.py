@@ -313,7 +313,7 @@ def test_a_chain_of_nftables_that_turns_away_is_wrong_and_one_that_does_not_is_n
     hook = Hook("inet", "guard", "forward", "forward", "policy drop")
     built.kernel.hooks = (hook,)
     one = only(found(built))
-    assert "inet guard forward (hook forward) turns away packets" in one.what
+    assert "inet guard forward (hook forward) drops or rejects packets" in one.what
     assert one.fix is not None
     assert "nft insert rule inet guard forward 'oifname \"second\" accept'" in one.fix
     built.kernel.hooks = (replace(hook, table="firewalld"),)

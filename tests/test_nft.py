@@ -127,7 +127,7 @@ def test_what_cannot_be_told_is_a_note(built: World) -> None:
     built.kernel.hooks = (hook([match({"meta": {"key": "mark"}}, 7), ACCEPT]),)
     one = only(found(built))
     assert (one.wrong, one.fix) == (False, None)
-    assert "may turn away" in one.what
+    assert "may drop or reject" in one.what
 
 
 def test_a_table_of_the_bridge_family_is_named_too(built: World) -> None:
