@@ -19,29 +19,29 @@ from typing import Any
 from netwrap.init import FORWARDED, IGNORED_BY_PYTHON, LINE, TERMINAL, heeded
 
 PYTHON = (sys.executable, "-P", "-m")
-"""What runs a module of ours. `-P`: in whatever directory we are, no package that lies there is taken for it."""
+"""What runs one of netwrap's modules. `-P`: a package in the current directory cannot replace it."""
 
 
 def background(words: Sequence[str]) -> int:
-    """Starts a program in a process group of its own and does not wait; gives its pid. Raises OSError."""
+    """Starts a program in a process group of its own, does not wait, returns its pid. Raises OSError."""
     return os.posix_spawnp(words[0], list(words), os.environ, setsigdef=IGNORED_BY_PYTHON, setpgroup=0)
 
 
 def foreground(words: Sequence[str]) -> int:
-    """Runs a program on our own terminal; gives its exit code, -N for signal N. Raises OSError."""
+    """Runs a program on our own terminal; returns its exit code, -N for signal N. Raises OSError."""
     pid = os.posix_spawnp(words[0], list(words), os.environ, setsigdef=IGNORED_BY_PYTHON)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 class Attended:
-    """A command under netwrap.init. Inside `handling(self.signal)` it gets our signals, earlier ones too."""
+    """A command under netwrap.init. Inside `handling(self.signal)` it gets our signals, including earlier ones."""
 
     def __init__(self) -> None:
         self._parent: int | None = None
         self._early: list[int] = []
 
     def signal(self, number: int) -> None:
-        """Passes a signal on, now or as soon as the command's parent is there."""
+        """Passes a signal on, now or as soon as the command's parent has started."""
         if self._parent is None:
             self._early.append(number)
             return
@@ -49,7 +49,7 @@ class Attended:
             os.kill(self._parent, number)
 
     def run(self, words: list[str], started: Callable[[int | None], None] = lambda _: None) -> int:
-        """Runs words that end in `netwrap.init COMMAND`, with the terminal where we have it; gives the exit code.
+        """Runs words that end in `netwrap.init COMMAND`, with the terminal where we have it; returns the exit code.
 
         `started` is told the command's pid, None where it has ended; then the command begins. Where it is stopped, we
         are too, and it goes on with us, as a job of the shell that started us.
@@ -72,7 +72,7 @@ class Attended:
         return code if code >= 0 else 128 - code
 
     def _meet(self, line: socket.socket, child: int) -> int | None:
-        """Waits until netwrap.init and the command have said that they are there; gives the command's pid."""
+        """Waits until netwrap.init and the command have reported their start; returns the command's pid."""
         command: int | None = None
         with pidfd(child) as ended:
             waits = [line.fileno(), *([] if ended is None else [ended])]
@@ -90,7 +90,7 @@ class Attended:
         return command
 
     def _end_of(self, child: int, command: int | None, line: socket.socket, terminal: Terminal) -> int:
-        """Waits for a child's end, and stops with the command; gives its exit code, -N for signal N.
+        """Waits for a child's end, and stops with the command; returns its exit code, -N for signal N.
 
         No wait is long: a signal that comes just before one is passed on after it.
         """
@@ -116,7 +116,7 @@ def _is_stopped(child: int) -> bool:
 
 @contextmanager
 def _line() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A socket to who is under netwrap.init, and its other end, which is inherited. Each word comes with a pid."""
+    """A socket to netwrap.init and the command, and its other end, which they inherit. Messages come with a pid."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     theirs.set_inheritable(True)
@@ -125,7 +125,7 @@ def _line() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def _heard(line: socket.socket) -> tuple[bytes, int]:
-    """A word on the line, and the pid of who said it, as we know it (unix(7), SCM_CREDENTIALS)."""
+    """A message on the socket, and its sender's pid in our pid namespace (unix(7), SCM_CREDENTIALS)."""
     with suppress(OSError):
         word, more, _, _ = line.recvmsg(16, socket.CMSG_SPACE(12))
         for _, _, credentials in more:
@@ -140,7 +140,7 @@ def _says_stop(line: socket.socket) -> bool:
 
 
 class Terminal:
-    """Our controlling terminal, where it is our stdin: lent to the command, and taken back with its settings.
+    """Our controlling terminal, if it is our stdin: lent to the command, and taken back with its settings.
 
     The command has a process group of its own, as a shell's job; between the shell and it we give the terminal on.
     """
@@ -172,7 +172,7 @@ class Terminal:
             os.killpg(command, signal.SIGCONT)
 
     def lend(self, command: int) -> None:
-        """Gives the terminal to the command's group where we have got it meanwhile."""
+        """Gives the terminal to the command's group if we have it by now."""
         with _unstoppable(), suppress(OSError, termios.error):
             if self.is_there and not self._lent and os.tcgetpgrp(0) == os.getpgrp():
                 self._ours = termios.tcgetattr(0)
@@ -193,7 +193,7 @@ class Terminal:
 
 @contextmanager
 def _unstoppable() -> Iterator[None]:
-    """Changing the terminal from the background does not stop us here (tcsetpgrp(3))."""
+    """Inside, changing the terminal from the background does not stop us (tcsetpgrp(3))."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
     try:
         yield
@@ -203,7 +203,7 @@ def _unstoppable() -> Iterator[None]:
 
 @contextmanager
 def handling(handle: Callable[[int], None]) -> Iterator[int]:
-    """Calls `handle` for each signal that a user or system ends commands with; gives a descriptor that wakes."""
+    """Calls `handle` for each signal that users or the system end commands with; returns a wakeup descriptor."""
     read, write = os.pipe()
     os.set_blocking(write, False)
 
@@ -224,7 +224,7 @@ def handling(handle: Callable[[int], None]) -> Iterator[int]:
 
 @contextmanager
 def pidfd(pid: int) -> Iterator[int | None]:
-    """A descriptor that is readable when the process has ended (pidfd_open(2)); None where it has already."""
+    """A descriptor that is readable when the process has exited (pidfd_open(2)); None if it already has."""
     try:
         fd = os.pidfd_open(pid)
     except (OSError, OverflowError):

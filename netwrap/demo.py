@@ -1,4 +1,4 @@
-"""`netwrap demo`: the tutorial from its first command to its last, told with real processes and real packets.
+"""`netwrap demo`: the whole tutorial, with real processes and real packets.
 
 It runs inside a sandbox with a LAN and an internet around (`sandbox.PICTURE` is the map).
 """
@@ -30,7 +30,7 @@ OTHER_SUBNET, C3 = "10.0.1.1/24", "10.0.1.2"
 
 @dataclass
 class Story:
-    """How it is told: each command shown as it runs, each test with what should come of it."""
+    """The demo's output: each command as it runs, each test with its expected result."""
 
     step: bool
     signals: Signals
@@ -58,7 +58,7 @@ class Story:
         say("")
 
     def test(self, what: str, command: str, expected: str | None) -> None:
-        """Runs a test; `expected` is a text that its output has to hold, None that it has to fail."""
+        """Runs a test; `expected` is a text that its output must contain, or None if it must fail."""
         self.tests += 1
         say(f"$ {command}")
         try:
@@ -73,7 +73,7 @@ class Story:
         say(f"  {answer}\n  {'ok' if well else 'WRONG'}: {what}\n")
 
     def by_hand(self, command: str) -> None:
-        """Runs a command by hand, netwrap not knowing of it."""
+        """Runs a command without netwrap's knowledge."""
         say(f"$ {command}")
         spawn(shlex.split(command), None, self.signals)
 
@@ -84,7 +84,7 @@ def say(text: str) -> None:
 
 
 def tell(*, step: bool) -> int:
-    """Tells it; gives 0 where every test came out as it should and nothing is left."""
+    """Runs the demo; returns 0 if every test had its expected result and nothing is left."""
     try:
         with Signals() as signals:
             try:
@@ -133,7 +133,7 @@ def _build(story: Story, first: int, second: int) -> None:
     )
     story.netwrap("connect", "--pid", str(first), "--name", "c1", "--net", "testbridge")
     story.netwrap("connect", "--pid", str(second), "--name", "c2", "--net", "testbridge")
-    story.chapter("A published port", "The host's port 8080 leads to port 80 of c1.")
+    story.chapter("A published port", "Port 8080 of the host is forwarded to port 80 of c1.")
     story.netwrap("publish", "c1", "8080:80")
     story.netwrap("ps", changes=False)
 
@@ -149,7 +149,7 @@ def _try(story: Story) -> None:
 
     story.chapter(
         "Test 3: container to the outside",
-        f"{sandbox.INTERNET} knows no way back to 10.0.0.0/24. First without the MASQUERADE rule, then with it.",
+        f"{sandbox.INTERNET} has no route back to 10.0.0.0/24. First without the MASQUERADE rule, then with it.",
     )
     rule = _masquerade()
     story.by_hand(rule["undo"])
@@ -183,7 +183,7 @@ def call(address: str, port: int, where: str | None = None) -> str:
 
 
 def _masquerade() -> dict[str, str]:
-    """The rule for the way out, from the steps of the first operation, `network create`."""
+    """The MASQUERADE rule, from the steps of the first operation, `network create`."""
     steps = history.operation(Mode(Path(sandbox.STATE_DIR)), 1)["steps"]
     return next(step for step in steps if "MASQUERADE" in step["do"])
 

@@ -147,7 +147,7 @@ class Suspect:
 def parse_nft(text: str) -> tuple[dict[Place, tuple[int, Rule, str]], list[Suspect]]:
     """Reads `nft -j list ruleset` (libnftables-json(5)): rules that count, and what drops without counting.
 
-    Raises ValueError or LookupError where it is something else. The tables of iptables are read by iptables-save.
+    Raises ValueError or LookupError if it is something else. The tables of iptables are read by iptables-save.
     """
     rows = json.loads(text or "{}").get("nftables", [])
     bases = {}

@@ -47,7 +47,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Route:
-    """A route of any table, or one nexthop of it; dst is `default` or a CIDR, kind as `blackhole` leads nowhere."""
+    """A route of any table, or one nexthop of it; dst is `default` or a CIDR; `kind` is set for reject routes."""
 
     dst: str
     dev: str | None = None
@@ -60,15 +60,15 @@ class Route:
 
 @dataclass(frozen=True)
 class Space:
-    """What one network namespace holds: links by name, addresses as (link, CIDR), routes, and which source
-    addresses look into which table of routes."""
+    """What is in one network namespace: links by name, addresses as (link, CIDR), routes, and which source
+    addresses use which routing table."""
 
     links: dict[str, Link] = field(default_factory=dict)
     addrs: frozenset[tuple[str, str]] = frozenset()
     routes: tuple[Route, ...] = ()
     policy: frozenset[tuple[str, str]] = frozenset()
     ways: tuple[PolicyRule, ...] = ()
-    """All rules that say which table is asked, in their order."""
+    """All policy routing rules, in their order."""
 
     def has_name(self, name: str) -> bool:
         """Return whether a link has the name, or has it as an altname."""
@@ -76,7 +76,7 @@ class Space:
 
 
 HUSK, NO_NAMESPACE = 0, -1
-"""In place of a handle's inode: an empty file, as a killed `ip netns` leaves it; something else, of somebody else's."""
+"""In place of a handle's inode: an empty file, as a killed `ip netns` leaves it; any other file, which is foreign."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Facts:
     rules_seen: bool = True
 
     def handle(self, name: str) -> Netns | None:
-        """Where a handle in /run/netns leads; None where there is none, or what is left of one."""
+        """The namespace of a handle in /run/netns; None if there is none, or a stale one."""
         return self.namespace(name, self.handles[name]) if self.handles.get(name, HUSK) != HUSK else None
 
     def namespace(self, name: str, inode: int) -> Netns:
@@ -120,7 +120,7 @@ class Facts:
         return Netns(name, inode, self.cookies.get(inode, 0))
 
     def space(self, ns: Netns | None) -> Space | None:
-        """What a namespace holds; None where it could not be seen."""
+        """What is in a namespace; None if that could not be seen."""
         if ns is None:
             return self.host
         found = self.namespace(ns.name, ns.inode) if ns.inode else self.handle(ns.name)
@@ -134,7 +134,7 @@ class Facts:
         return [(net, where) for net, where in seen if net is not None and net.prefixlen > 1]
 
     def addresses(self) -> set[IPv4Address]:
-        """Every IPv4 address of the host's own."""
+        """All IPv4 addresses of the host."""
         return {IPv4Address(cidr.split("/")[0]) for _, cidr in self.host.addrs if ":" not in cidr}
 
     def default_mtu(self) -> int:
@@ -143,7 +143,7 @@ class Facts:
 
 
 def holds(probe: Probe, facts: Facts) -> bool | None:
-    """Return whether what a step made is there, as that step made it; None where it cannot be seen."""
+    """Return whether what a step made exists as the step made it; None if that cannot be seen."""
     if probe.kind == "netns":
         found = facts.handle(probe.key[0])
         return found is not None and (probe.key[1] == "0" or netns_of(probe).is_same(found))
@@ -173,12 +173,12 @@ def holds(probe: Probe, facts: Facts) -> bool | None:
 
 
 def is_husk(probe: Probe, facts: Facts) -> bool:
-    """Return whether a handle is there and leads nowhere any more."""
+    """Return whether a handle exists but names no namespace any more."""
     return probe.kind == "netns" and facts.handles.get(probe.key[0]) == HUSK
 
 
 def renamed(probe: Probe, facts: Facts) -> Link | None:
-    """The link that a probe means where somebody has renamed it: it has our MAC, and on the host our mark."""
+    """The link that a probe means, if somebody has renamed it: it has our MAC, and on the host our mark."""
     space, (name, mac) = facts.space(probe.ns), probe.key[:2]
     if space is None or holds(probe, facts):
         return None
@@ -199,7 +199,7 @@ def same_rule(one: Rule, other: Rule) -> bool:
 
 
 def options_of(rule: Rule) -> tuple[Rule, ...]:
-    """A rule's options with their values, in one order: versions of iptables print them differently."""
+    """A rule's options with their values, sorted: versions of iptables print them in different orders."""
     groups: list[list[str]] = []
     for word in rule:
         starts = word == "!" or word.startswith("-")

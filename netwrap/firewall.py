@@ -1,4 +1,4 @@
-"""What the rules of others on this machine mean for ours."""
+"""What foreign rules on this machine mean for netwrap's."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _OWNERS = {
     "NETAVARK": "Podman",
     "CNI-": "CNI plugins",
 }
-"""How the names of their chains begin."""
+"""The beginnings of the names of their chains."""
 
 
 def by_whom(seen: Facts, chain: str) -> str:
-    """Who, by the names of the chains that a built-in chain of the filter table leads to, has set it up."""
+    """Who has set up a built-in chain of the filter table, by the names of the chains that it jumps to."""
     found = {who for start, who in _OWNERS.items() for name in _reached(seen, chain) if name.startswith(start)}
     return " and ".join(sorted(found)) or "by hand, or by a tool whose chains netwrap does not know"
 
@@ -39,7 +39,7 @@ def guard(seen: Facts, chain: str = "INPUT") -> str | None:
 
 
 def in_nftables(seen: Facts, chain: str) -> str | None:
-    """What turns packets away in a table of nftables, at the hook of a built-in chain."""
+    """What drops or rejects packets in an nftables table, at the hook of a built-in chain."""
     for hook in seen.hooks:
         if hook.hook == chain.lower() and hook.turns_away and hook.family != "bridge":
             return f"{hook.turns_away} in nftables chain {hook.place}"
@@ -47,7 +47,7 @@ def in_nftables(seen: Facts, chain: str) -> str | None:
 
 
 def turned_away_before(seen: Facts, chain: str, rule: Rule = ()) -> str | None:
-    """What turns every packet away that comes to a built-in chain of the filter table, before it meets a rule there."""
+    """What drops or rejects all packets in a built-in chain of the filter table, before they get to a given rule."""
     fate = _fate(seen, chain, rule)
     policy = seen.policies.get(("filter", chain), "ACCEPT")
     if fate is None and policy != "ACCEPT":
@@ -78,17 +78,17 @@ def _fate(seen: Facts, chain: str, until: Rule = ()) -> str | None:
 
 
 def _is_for_a_link(rule: Rule) -> bool:
-    """Return whether a rule is for everything that arrives by a link; lo is not outside."""
+    """Return whether a rule matches everything that comes in on a link other than lo."""
     return len(rule) > 2 and rule[0] == "-i" and rule[1] != "lo" and not conditions(rule[2:])
 
 
 def dnat_of_others(port: PublishedPort, destination: str, seen: Facts) -> str | None:
-    """A rule of somebody else's that leads the same host port elsewhere than to the destination."""
+    """A foreign rule that forwards the same host port to another destination."""
     return next(_led(port, destination, seen, surely=True), None)
 
 
 def dnat_perhaps(port: PublishedPort, destination: str, seen: Facts) -> list[str]:
-    """Rules of others that lead some packets elsewhere, where it cannot be told whether those of this port too."""
+    """Foreign rules that forward some packets elsewhere, perhaps also those of this port."""
     return list(_led(port, destination, seen, surely=False))
 
 
@@ -103,17 +103,17 @@ def _led(port: PublishedPort, destination: str, seen: Facts, *, surely: bool) ->
 
 
 def is_ours(rule: Rule) -> bool:
-    """Return whether a rule bears our mark."""
+    """Return whether a rule has our mark."""
     return value(rule, "--comment").startswith(MARK)
 
 
 def target(rule: Rule) -> str:
-    """Where a rule leads: a verdict or a chain."""
+    """The target of a rule: a verdict or a chain."""
     return value(rule, "-j") or value(rule, "-g")
 
 
 def value(rule: Rule, option: str) -> str:
-    """What stands behind an option of a rule."""
+    """The value of a rule's option."""
     return next((values[0] for _, name, values in options(rule) if name == option and values), "")
 
 

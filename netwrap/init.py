@@ -46,7 +46,7 @@ def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
 
 
 def run(command: list[str]) -> int:
-    """Runs the command; gives its exit code, 128 + N for signal N, 127 or 126 where it cannot be started."""
+    """Runs the command; returns its exit code, 128 + N for signal N, 127 or 126 where it cannot be started."""
     terminal = os.environ.pop(TERMINAL, "") != ""
     enter = os.environ.pop(ENTER, "")
     line = socket.socket(fileno=int(fd)) if (fd := os.environ.pop(LINE, "")) else None
@@ -80,7 +80,7 @@ class _Child:
         self._ended_by: int | None = None
 
     def wait(self, heard: Iterable[signal.Signals]) -> int:
-        """Passes signals on until it ends; gives its exit code."""
+        """Passes signals on until it ends; returns its exit code."""
         while True:
             came = signal.sigwaitinfo(heard)
             if came.si_signo in STOPS:

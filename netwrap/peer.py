@@ -1,4 +1,4 @@
-"""A small service for trying things: answers every caller with its own name and the address that it sees.
+"""A small service for experiments: answers every client with its own name and the client's address as it sees it.
 
 python -m netwrap.peer NAME PORT        TCP and UDP, until it is ended
 """
@@ -11,7 +11,7 @@ from threading import Thread
 
 
 def answer(name: str, caller: str) -> bytes:
-    """What a caller gets."""
+    """What a client gets."""
     return f"this is {name}; you come from {caller}\n".encode()
 
 

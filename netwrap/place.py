@@ -1,4 +1,4 @@
-"""Where a state belongs: boot, network, pid and time namespace. Is that here, elsewhere, or gone?"""
+"""Where a state belongs: boot, network, pid and time namespace. That may be here, elsewhere, or gone."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def ourselves() -> tuple[int, int] | None:
 
 
 def make_sure_of_proc() -> None:
-    """Raises BadInput where /proc shows the pids of another pid namespace than those that commands take."""
+    """Raises BadInput if /proc shows the pids of another pid namespace than the one that commands run in."""
     if here().pidns == _OTHERS_PROC:
         raise _no_proc()
 
 
 def _no_proc() -> BadInput:
     return BadInput(
-        "/proc is not that of this pid namespace: its numbers mean other processes here",
+        "/proc is not that of this pid namespace: its pids are those of other processes here",
         "unshare --pid --fork --mount-proc netwrap …  # a pid namespace with a /proc of its own",
     )
 
@@ -76,11 +76,11 @@ class Elsewhere:
     theirs: Machine
     ours: Machine
     differs: tuple[str, ...]
-    """The kinds of namespaces that are others than ours."""
+    """The kinds of namespaces that differ from ours."""
     is_gone: bool | None
-    """True where it no longer exists, None where that cannot be seen from here."""
+    """True if it no longer exists, None if that cannot be seen from here."""
     enter: tuple[str, ...]
-    """The words that lead there, in front of a command; none where no way is seen."""
+    """The words before a command that run it there; none if no way is known."""
 
     def sentence(self, path: Path) -> str:
         """Where the objects of a state file stand."""
@@ -114,7 +114,7 @@ def _named(kind: str, machine: Machine) -> str:
 
 
 def elsewhere(theirs: Machine | None) -> Elsewhere | None:
-    """How a place is another one than here; None where it is not."""
+    """How a place differs from here; None if it does not."""
     if theirs is None or not (differs := theirs.differs(ours := here())):
         return None
     sight = _Sight(theirs, ours)
@@ -145,7 +145,7 @@ class _Sight:
         """The same of threads that are in other network namespaces: each has its own."""
 
     def is_netns_gone(self) -> bool | None:
-        """Return whether nobody is in the network namespace, nobody holds it open, and no handle leads to it."""
+        """Return whether no process is in the network namespace, none holds it open, and no handle names it."""
         if next(self._ways_to_netns(), None) is not None:
             return False
         return True if self._is_whole and self._hidden <= self._others else None

@@ -29,7 +29,7 @@ _ATTACH_FILTER, _MTU_DISCOVER, _DO = 26, 10, 2
 
 @contextmanager
 def inside(path: str) -> Iterator[None]:
-    """Is in the network namespace behind a path; "" is our own. Raises OSError where that leads to none."""
+    """Is in the network namespace behind a path; "" is our own. Raises OSError if that leads to none."""
     if not path:
         yield
         return
@@ -82,7 +82,7 @@ class Round:
         """Sends all, and waits for answers; `at_least` where what must not arrive needs the time to do so. Where
         packets were seen, and no more for `idle` seconds, nothing more will come.
 
-        Raises NetwrapError where a namespace cannot be entered, or no packets be watched.
+        Raises NetwrapError if a namespace cannot be entered, or no packets be watched.
         """
         try:
             self._open()

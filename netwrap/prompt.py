@@ -1,4 +1,4 @@
-"""What makes a shell that runs elsewhere say so in its prompt."""
+"""Makes a shell in a sandbox or container show that in its prompt."""
 
 from __future__ import annotations
 

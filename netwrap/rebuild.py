@@ -31,7 +31,7 @@ def rebuild(
 ) -> Plan:
     """Plans what makes all of it stand again, in the order in which it was made at first.
 
-    `standing` are the steps that stand, `makers` the operations that made what stands. Errors: BadInput with the reason
+    `standing` are the steps that stand, `makers` the operations that made what stands. Raises BadInput with the reason
     why it cannot be.
     """
     owners = _coming(gone, makers, state)
@@ -57,7 +57,7 @@ def rebuild(
 def _coming(gone: TakenDown, makers: Mapping[str, int], state: State) -> frozenset[str]:
     """The owners that come again: all of them, apart from shared ones that stand, or that nothing needs now.
 
-    Errors: BadInput where one of the others stands.
+    Raises BadInput if one of the others stands.
     """
     coming = set(gone.owners)
     for owner in order(gone.owners):
@@ -103,7 +103,7 @@ def _refuse_unfounded(
     seen: Facts,
     whole: State,
 ) -> None:
-    """Errors: BadInput where something that it is built upon is gone, made anew, half removed or has drifted."""
+    """Raises BadInput if something that it is built upon is gone, made anew, half removed or has drifted."""
     below = foundation(owners)
     for owner in order(below):
         kind, name = owner.partition(":")[::2]
@@ -137,7 +137,7 @@ def _refuse_gone(container: Container, seen: Facts) -> None:
 
 
 def _refuse_object(made: Object, seen: Facts, state: State, whole: State) -> None:
-    """Errors: BadInput where another object or something of the host's has its place."""
+    """Raises BadInput if another object or something of the host's has its place."""
     if isinstance(made, Network):
         refuse_overlap(made.subnet, seen, state)
     elif isinstance(made, Container):
@@ -216,7 +216,7 @@ class _Work:
                 self._run(replace(entry.step, mends=entry.id))
 
     def _run(self, step: Step) -> None:
-        """One step, unless it is so already. Errors: BadInput where somebody has its place."""
+        """One step, unless it is so already. Raises BadInput if somebody has its place."""
         _refuse_place(step, self.seen)
         if step.probe.kind == "flows" and conntrack.TOOL not in self.seen.tools:
             self.already.append(f"conntrack is no longer installed; skipped: {step.do.text()}")

@@ -1,4 +1,4 @@
-"""Which name servers a container's command asks: the host's, as far as they can be reached from there."""
+"""Which name servers a container's command uses: the host's, if it can reach them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 ETC = "/etc/resolv.conf"
 UPSTREAM = "/run/systemd/resolve/resolv.conf"
-"""Where systemd-resolved lists the servers that it asks itself (systemd-resolved.service(8))."""
+"""Where systemd-resolved lists its own upstream servers (systemd-resolved.service(8))."""
 
 
 def servers(text: str) -> list[str]:
@@ -17,7 +17,7 @@ def servers(text: str) -> list[str]:
 
 
 def are_out_of_reach(found: Iterable[str]) -> bool:
-    """Return whether all of them listen on the host's loopback, which a container has one of its own of."""
+    """Return whether all of them listen on the host's loopback, which a container cannot reach."""
     found = list(found)
     return bool(found) and all(_is_local(server) for server in found)
 
@@ -31,13 +31,13 @@ def _is_local(server: str) -> bool:
 
 
 def upstream() -> list[str]:
-    """The words in front of a command that is to ask the servers that systemd-resolved asks."""
+    """The words before a command that make it use systemd-resolved's upstream servers."""
     return ["sh", "-c", f'mount --bind {UPSTREAM} {ETC} && exec "$@"', "sh"]
 
 
 def these(chosen: Iterable[str]) -> list[str]:
-    """The words in front of a command that is to ask these servers. Nothing is left of the file outside: it is made in
-    a tmpfs that is there for a moment, in the command's own mount namespace."""
+    """The words before a command that make it use these servers. Nothing of the file remains outside: it is made in
+    a temporary tmpfs, in the command's own mount namespace."""
     lines = " ".join(f"'nameserver {server}'" for server in chosen)
     made = f"printf '%s\\n' {lines} >/tmp/resolv.conf && chmod 644 /tmp/resolv.conf"
     bound = f"mount --bind /tmp/resolv.conf {ETC} && umount -l /tmp"

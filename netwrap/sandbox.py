@@ -1,6 +1,6 @@
-"""The throw-away host: private namespaces, set up like a freshly started machine, with a LAN and an internet around.
+"""The throw-away host: private namespaces, set up like a freshly booted machine, with a LAN and an internet around.
 
-The internet host knows a way back to the LAN, and none to the subnets of containers.
+The internet host has a route back to the LAN, and none to the subnets of containers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INTERNET, UPLINK = "203.0.113.1", "203.0.113.254"
 STATE_DIR = "/run/netwrap"
 VARIABLE = "NETWRAP_STATE_DIR"
 MARK = Path("/run/.netwrap-sandbox")
-"""A file that is there inside a sandbox alone: what $NETWRAP_STATE_DIR was outside, a line for each sandbox around."""
+"""A file that exists only inside a sandbox: the outer $NETWRAP_STATE_DIR, one line for each enclosing sandbox."""
 
 PICTURE = f"""\
 internet         gateway                        LAN
@@ -71,9 +71,9 @@ ip netns exec gateway sysctl net.ipv4.ip_forward=1
 
 
 def enter(command: list[str], *, around: bool) -> int:
-    """Runs a command inside a sandbox; gives its exit code. Nothing of it outlives it, not even by SIGKILL.
+    """Runs a command inside a sandbox; returns its exit code. Nothing of the sandbox remains, even after SIGKILL.
 
-    Raises BadInput for a command that is not there; NetwrapError without namespaces, or where a tool is missing.
+    Raises BadInput for a command that does not exist; NetwrapError without namespaces, or if a tool is missing.
     """
     if shutil.which(command[0]) is None:
         raise BadInput(f"no command {quoted(command[0])}", "netwrap sandbox -- COMMAND…")
@@ -115,7 +115,7 @@ def switched_off() -> str:
 
 
 def inside(command: list[str], *, around: bool) -> int:
-    """The sandbox's first process: sets the machine up and runs the command; gives its exit code."""
+    """The sandbox's first process: sets up the machine and runs the command; returns its exit code."""
     outside = _outside() or [str(DEFAULT_STATE)]
     for line in filter(None, (_MACHINE + (AROUND if around else "")).splitlines()):
         try:
@@ -142,7 +142,7 @@ def state_dir(environment: Mapping[str, str]) -> Path:
 
 
 def _outside() -> list[str]:
-    """The state directories of the hosts around a sandbox; none where this is no sandbox."""
+    """The state directories of the hosts around a sandbox; none outside a sandbox."""
     with suppress(OSError):
         return MARK.read_text().split("\n")
     return []

@@ -21,7 +21,7 @@ FILE = "netwrap.db"
 
 
 class StateFile:
-    """The database of one state directory. Errors: BadInput for a file that it will not use."""
+    """The database of one state directory. Raises BadInput for a file that it will not use."""
 
     def __init__(self, directory: Path, *, write: bool) -> None:
         self.directory = directory
@@ -60,7 +60,7 @@ class StateFile:
         return f"{self.path.absolute().as_uri()}?mode={mode}"
 
     def _is_at_rest(self) -> bool:
-        """Says whether nothing is being written, or was cut off; waits for a write that goes on."""
+        """Return whether nothing is being written, or was cut off; waits for a write that goes on."""
         journal = self.path.with_name(FILE + "-journal")
         for _ in range(100):
             if not journal.exists():
@@ -153,7 +153,7 @@ class StateFile:
         self._db.close()
 
     def _make_sure_of_room(self) -> None:
-        """Makes the file where it is missing. Errors: StateFailed where there is no room for what is to be written."""
+        """Makes the file where it is missing. Raises StateFailed if there is no room for what is to be written."""
         with self._errors():
             statedir.make_sure_of_room(self.directory)
             if self._is_new:

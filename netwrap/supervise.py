@@ -1,4 +1,4 @@
-"""Commands that stay as long as a process does: `run`, `exec`, and `connect --hold`."""
+"""Commands that stay as long as a process runs: `run`, `exec`, and `connect --hold`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _FIRST = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--mount-proc"
 
 
 def connect_and_hold(mode: Mode, wish: ConnectWish, pid: int, show: Callable[[Endpoint], None]) -> None:
-    """Connects a process, stays until it ends, then disconnects it.
+    """Connects a process, waits until it exits, then disconnects it.
 
-    Raises Interrupted after a signal; it is disconnected then too. LeftBehind where it cannot be.
+    Raises Interrupted after a signal, when it is disconnected too; LeftBehind if it cannot be disconnected.
     """
     caught: list[int] = []
     with handling(caught.append) as wakeup, pidfd(pid) as ended:
@@ -56,7 +56,7 @@ def connect_and_hold(mode: Mode, wish: ConnectWish, pid: int, show: Callable[[En
 
 
 def run(mode: Mode, wish: ConnectWish, command: list[str], *, detach: bool, dns: Sequence[str] = ()) -> int:
-    """Runs a command in namespaces of its own on a network and takes all down at its end; gives its exit code."""
+    """Runs a command in namespaces of its own on a network, takes all down when it exits, returns its exit code."""
     require(("ip", "setpriv", "unshare"))
     if shutil.which(command[0]) is None:
         raise BadInput(f"no command {quoted(command[0])}", "netwrap run --net NETWORK -- COMMAND…")
@@ -94,7 +94,7 @@ def _dry_run(mode: Mode, wish: ConnectWish, command: list[str], dns: Sequence[st
 
 
 def _resolver(name: str, wish: ConnectWish, state: State, dns: Sequence[str]) -> list[str]:
-    """The words in front of the command by which it finds a name server; says where it will find none."""
+    """The words before the command that give it a name server; tells the user if there is none."""
     if dns:
         return resolver.these(dns)
     network = state.networks.get(wish.network)
@@ -153,7 +153,7 @@ def _ourselves() -> tuple[int, int] | None:
 def _supervise(
     mode: Mode, made: Container, attended: Attended, words: list[str], started: Callable[[], object] = lambda: None
 ) -> int:
-    """Runs the command in its namespace, waits for its end, takes its network down; gives its exit code."""
+    """Runs the command in its namespace, waits until it exits, takes its network down, returns its exit code."""
 
     def remember(pid: int | None) -> None:
         with suppress(NetwrapError), changing(mode, f"run {made.name}") as desk:
@@ -177,7 +177,7 @@ def _supervise(
 
 
 def _take_down(mode: Mode, made: Container, endpoint: Endpoint | None = None) -> bool:
-    """Disconnects what we have made, signals or not; False where somebody has done so already. Raises LeftBehind."""
+    """Disconnects what we have made, despite signals; False if somebody has done so already. Raises LeftBehind."""
     try:
         return app.disconnect_same(replace(mode, step=False, heeds_signals=False), made, endpoint)
     except NetwrapError as error:
@@ -186,7 +186,7 @@ def _take_down(mode: Mode, made: Container, endpoint: Endpoint | None = None) ->
 
 
 def _detached(mode: Mode, made: Container, attended: Attended, words: list[str]) -> int:
-    """Leaves a supervisor behind, in a session of its own; prints the name once the command has started.
+    """Starts a supervisor in a session of its own; prints the container's name when the command has started.
 
     Raises NetwrapError if it did not start.
     """
@@ -223,7 +223,7 @@ def _is_kept(fd: int) -> bool:
 
 
 def execute(mode: Mode, name: str, command: list[str]) -> int:
-    """Runs a command in a container, which gets our signals; gives its exit code. Raises NetwrapError, BadInput.
+    """Runs a command in a container, which gets our signals; returns its exit code. Raises NetwrapError, BadInput.
 
     All namespaces where `run` started the container, its root and its directory; else the network's alone.
     """
