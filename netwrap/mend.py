@@ -109,20 +109,32 @@ def _broken_cables(entries: Iterable[Entry], seen: Facts) -> Iterator[Step]:
             yield replace(link.delete(outer.probe.key[0], outer.probe.key[1], outer.do, why), owner=move.owner)
 
 
-def in_place(step: Step, before: Chains, now: Facts) -> Step:
+def in_place(step: Step, before: Chains, now: Facts, entries: Iterable[Entry] = ()) -> Step:
     """The step with the command that puts a rule where it was `before`: right after the rules that preceded it, else
-    before those that followed it, foreign rules included. If none of them is left, the step as it is."""
+    before those that followed it, foreign rules included. If none of them is left, the step as it is.
+
+    Rules that `entries` added, in the order in which they were run at first, keep that order: some may be newer by now.
+    """
     if step.probe.kind != "rule":
         return step
     table, chain, *words = step.probe.key
+    mark = fingerprint(tuple(words))
     ranks = {rule: n for n, rule in reversed([*enumerate(before.get((table, chain), ()))])}
-    own = ranks.get(fingerprint(tuple(words)))
-    if own is None:
+    if mark not in ranks:
         return step
-    there = [(n, ranks.get(fingerprint(r))) for n, r in enumerate(now.rules.get((table, chain), ()), 1)]
-    front = [n for n, rank in there if rank is not None and rank < own]
-    behind = [n for n, rank in there if rank is not None and rank > own]
-    return _at(front[-1] + 1 if front else behind[0], step) if front or behind else step
+    wanted = [fingerprint(rule) for rule in amiss.order((table, chain), entries)]
+    place = wanted.index(mark) if mark in wanted else len(wanted)
+    there = [(n, fingerprint(rule)) for n, rule in enumerate(now.rules.get((table, chain), ()), 1)]
+    first = max((n + 1 for n, rule in there if rule in wanted[:place]), default=1)
+    last = min((n for n, rule in there if rule in wanted[place + 1 :] and n >= first), default=len(there) + 1)
+    known = [(n, ranks[rule]) for n, rule in there if first <= n < last and rule in ranks and rule not in wanted]
+    if front := [n for n, rank in known if rank < ranks[mark]]:
+        return _at(front[-1] + 1, step)
+    if first > 1:
+        return _at(first, step)
+    if behind := [n for n, rank in known if rank > ranks[mark]]:
+        return _at(behind[0], step)
+    return _at(last, step) if last <= len(there) else step
 
 
 def _at(number: int, step: Step) -> Step:

@@ -16,7 +16,7 @@ from netwrap.model import Container, Endpoint, Network, NetworkLink, Publication
 from netwrap.plan.containers import refuse_full, replies
 from netwrap.plan.networks import refuse_overlap
 from netwrap.plan.ports import refuse_taken, to_itself
-from netwrap.steps import Object, Plan, Step, conntrack, owned
+from netwrap.steps import NO_ROW, Object, Plan, Step, conntrack, owned
 from netwrap.undo import SHARED, Entry, TakenDown, foundation, has_another, needs, order, spoken, whose
 
 _BASES = ("link", "netns", "chain")
@@ -224,9 +224,13 @@ class _Work:
         if step.probe.kind in _SETTINGS and holds(step.probe, self.seen):
             self.already.append(f"it is so already, and stays: {step.do.text()}")
             return
-        placed = in_place(step, self.gone.chains, self.seen)
-        if placed is step:
-            placed = replace(again(step, self.order, self.seen, self.whole), mends=step.mends)
+        placed = step
+        if step.mends is None:  # planned anew: its row is the last one, so a rule goes where a new one does
+            self.order.append(Entry(NO_ROW, self.gone.op, "begun", step))
+        else:
+            placed = in_place(step, self.gone.chains, self.seen, self.order)
+            if placed is step:
+                placed = replace(again(step, self.order, self.seen, self.whole), mends=step.mends)
         self.steps.append(placed)
         self.seen = after(self.seen, [placed])
 

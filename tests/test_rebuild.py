@@ -220,3 +220,33 @@ def test_undos_in_any_order_bring_what_is_shared_as_long_as_it_is_needed(built: 
     assert built.state().owners == before["state"][5]  # type: ignore[index]
     built.must("network remove --force a b --quiet")
     assert built.state().owners == frozenset()
+
+
+@pytest.mark.parametrize("nth", range(6))
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("disconnect web --net a", "disconnect other --net a", "disconnect third"),
+        ("network unlink a b", "network unlink b c", "network unlink a c"),
+        ("network unlink a b", "network unlink b c", "network remove --force a"),
+        ("unpublish web 8080:80", "unpublish other 8090:80", "network unlink b c"),
+        ("disconnect web", "network remove --force c", "disconnect other"),
+    ],
+    ids=" ".join,
+)
+def test_undos_in_any_order_leave_no_rule_out_of_its_place(lines: tuple[str, ...], nth: int, world: World) -> None:
+    for line in (
+        *(NET, OTHER, "network create c", "network link a b", "network link c b", "network link a c", CONNECT),
+        "connect --pid 64560 --net b -p 8082:82",
+        "connect --pid 64561 --name other --net a -p 8090:80",
+        "connect --pid 64562 --name third --net b -p 8091:80",
+        *lines,
+    ):
+        world.must(f"{line} --quiet")
+    numbers = [o.id for o in world.operations()][-len(lines) :]
+    left = list(list(itertools.permutations(numbers))[nth])
+    while left:
+        done = [n for n in left if world.netwrap(f"undo {n} --quiet").code == 0]
+        assert done, "one of them can always be undone: the last"
+        left = [n for n in left if n not in done]
+        assert world.netwrap("status").code == 0, world.netwrap("status").out
