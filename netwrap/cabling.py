@@ -51,6 +51,20 @@ def broken_link(case: Case, point: Point) -> Break | None:
     return None
 
 
+def without_arp(case: Case, point: Point) -> Break | None:
+    """A link that neither asks nor answers who has an address."""
+    row = case.clues.link(point.place, point.link)
+    if row is None or "NOARP" not in row.get("flags", ()):
+        return None
+    tool = f"ip -n {point.place}" if point.place else "ip"
+    return Break("link", f"ARP is off on {point}", f"{tool} link set dev {point.link} arp on")
+
+
+def by_arp(case: Case, gap: Gap) -> Break | None:
+    """Nobody answers ARP, as that is off where the question has come."""
+    return without_arp(case, gap.last) if gap.arp and gap.last is not None else None
+
+
 def by_bridge(case: Case, gap: Gap) -> Break | None:
     """A port of the bridge that is out of it, blocked, isolated or filtered."""
     bridges = {n.bridge for n in case.state.networks.values()}
@@ -76,7 +90,13 @@ def by_bridge(case: Case, gap: Gap) -> Break | None:
         names = [p["ifname"] for p in ports if p]
         fix = " && ".join(f"bridge link set dev {name} isolated off" for name in names)
         return Break("bridge port", f"{' and '.join(names)} are isolated from each other in their bridge", fix)
-    for port_row in filter(None, ports):
+    return None
+
+
+def by_vlan(case: Case, gap: Gap) -> Break | None:
+    """A bridge that filters VLANs, where nothing else explains it."""
+    for point in filter(None, (gap.last, gap.next)):
+        port_row = case.clues.link(point.place, point.link) or {}
         bridge = case.clues.link("", port_row.get("master", ""))
         if bridge and bridge.get("linkinfo", {}).get("info_data", {}).get("vlan_filtering"):
             name = bridge["ifname"]
@@ -84,11 +104,23 @@ def by_bridge(case: Case, gap: Gap) -> Break | None:
     return None
 
 
+def by_mtu(case: Case, gap: Gap) -> Break | None:
+    """The link that the packets never came to, where they are bigger than it takes."""
+    if gap.next is None or gap.last is None:
+        return None
+    row = case.clues.link(gap.next.place, gap.next.link)
+    packets = case.packets(gap.last, "request" if gap.going else "answer")
+    if row is None or not any(p.size > row.get("mtu", p.size) for p in packets):
+        return None
+    return too_big(case, max(p.size for p in packets))
+
+
 def too_big(case: Case, size: int) -> Break:
     """A link on the way that silently drops packets as big as the first link allows."""
     network = case.state.networks[case.trial.networks[0]]
     rows = [(p, row) for p in case.trial.way if (row := case.clues.link(p.place, p.link)) is not None]
-    for point, row in rows:
+    bridges = {n.bridge for n in case.state.networks.values()}
+    for point, row in sorted(rows, key=lambda found: found[0].link in bridges):  # a bridge has the MTU of its ports
         if row.get("mtu") != network.mtu:
             tool = ("ip", "-n", point.place) if point.place else ("ip",)
             mtu = f"{point} has an MTU of {row.get('mtu')}, its network one of {network.mtu}"

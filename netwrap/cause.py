@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netwrap.cabling import broken_link, by_bridge, by_link
+from netwrap.cabling import broken_link, by_arp, by_bridge, by_link, by_mtu, by_vlan
 from netwrap.check import OUTSIDE
 from netwrap.evidence import Counted
 from netwrap.packet import CODES, EXCEEDED
 from netwrap.routing import cannot_leave, wrong_gateway, wrong_route
+from netwrap.shot import Point
 from netwrap.steps import shell_line
 from netwrap.verdict import (
     BEYOND,
@@ -54,7 +55,9 @@ def unknown(case: Case, gap: Gap) -> Break:
     """What is so where the cause is not found: up to where the packet was seen, and what has been ruled out."""
     if case.answered and case.arrived:
         return Break("unknown", "some packets get an answer and others do not", None)
-    ruled_out = ["rules of iptables", "routes", "reverse path filters"]
+    if gap.kind == BEYOND:
+        return Break("unknown", f"{gap.seen(case.trial)}; what happens outside this host is not seen", None)
+    ruled_out = ["rules of iptables that drop", "routes", "reverse path filters"]
     if case.clues.has_nft:
         ruled_out.append("rules of nftables that drop")
     more = "" if case.clues.has_nft else "; nft is not installed, so rules of nftables could not be seen"
@@ -146,7 +149,7 @@ def _by_sum(case: Case, gap: Gap) -> Break | None:
         fixes = [f"{inside}sysctl net/ipv4/conf/{x}/rp_filter=0" for x in strict]
         what = f"the reverse path filter{where} drops the packets: answers would leave by another link"
         route = wrong_route(case, Gap(FORWARDING, place, gap.last, gap.next, not gap.going)) or wrong_route(case, gap)
-        if route is not None:
+        if route is not None and "route get" not in (route.fix or ""):  # the kernel's refusal is the filter's own
             return Break("rp_filter", f"{what} ({route.broken})", route.fix)
         return Break("rp_filter", what, " && ".join(fixes) or None)
     if sums.get("conntrack full", 0) >= case.shots:
@@ -165,7 +168,7 @@ def _by_sum(case: Case, gap: Gap) -> Break | None:
                 f"{inside}tc qdisc del dev {link} root",
             )
         if name.startswith("Xfrm") and n >= case.shots:
-            return Break("ipsec", f"IPsec{where} drops the packets ({name})", f"{inside}ip xfrm policy")
+            return Break("ipsec", f"IPsec{where} drops the packets ({name}): see `{inside}ip xfrm policy`")
     return None
 
 
@@ -181,7 +184,7 @@ def _by_address(case: Case, gap: Gap) -> Break | None:
     place = gap.place
     if place is None or place not in case.clues.addresses:
         return None
-    ip = gap.arp or (case.trial.leads_to or case.trial.ip)
+    trial, ip = case.trial, gap.arp or (case.trial.leads_to or case.trial.ip)
     have = {
         (row.get("ifname"), a.get("local")) for row in case.clues.addresses[place] for a in row.get("addr_info", ())
     }
@@ -191,7 +194,7 @@ def _by_address(case: Case, gap: Gap) -> Break | None:
         )
         if lost is not None:
             return missing(lost.step.do.text(), lost.hop)
-        if gap.going:
+        if gap.going and ip in (trial.leads_to, trial.ip):
             return Break("address", f"{place or 'this host'} does not have the address {ip}", None)
     return None
 
@@ -279,12 +282,7 @@ def _by_outside(case: Case, gap: Gap) -> Break | None:
             f"ping -c 1 {gap.arp}  # does it answer this host?",
         )
     if case.trial.target in (OUTSIDE, "internet") and gap.going and gap.last is not None:
-        source = next((p.src for p in case.packets(gap.last, "request")), "")
-        return Break(
-            "outside",
-            f"{case.trial.ip} does not answer: the packet has left by {gap.last.link}, from {source}",
-            f"ping -c 1 {case.trial.ip}  # does it answer this host?",
-        )
+        return _unanswered(case, gap.last)
     if gap.next is not None and case.trial.start and case.trial.start not in case.trial.containers:
         row = case.clues.link("", gap.next.link)
         if row is not None and "UP" not in row.get("flags", ()):
@@ -294,14 +292,37 @@ def _by_outside(case: Case, gap: Gap) -> Break | None:
     return None
 
 
+def _unanswered(case: Case, last: Point) -> Break:
+    """A packet that has left for outside as it should, and has got no answer. That this host gets none either shows
+    nothing of containers."""
+    ip, link = case.trial.ip, last.link
+    source = next((p.src for p in case.packets(last, "request")), "")
+    said = f"no answer from {ip}: the packet has left by {link}, from {source}"
+    rows = case.clues.neighbours.get("", ())
+    via = next((r for r in rows if r.get("dst") == ip and "PERMANENT" in r.get("state", ())), None)
+    if case.host_hears is False and via is not None:
+        entry = f"for {ip} stands {via.get('lladdr')} (ip neigh: permanent)"
+        return Break("neighbour", f"{said}; {entry}: if that is wrong, this is why", None)
+    if case.host_hears is False and case.trial.target == OUTSIDE:
+        return Break(None, f"{said}; it answers this host no pings either")
+    more = {None: "", True: "; it answers this host", False: "; it does not answer this host either"}[case.host_hears]
+    return Break("outside", said + more)
+
+
+LOW = 8
+"""A TTL that gets a packet nowhere far: hosts start with 64 or more (RFC 1700)."""
+
+
 def _by_change(case: Case, gap: Gap) -> Break | None:
-    """A rule of somebody's that changes the packets, so that they are dropped later."""
-    chain = "OUTPUT" if gap.kind == SENDING else "PREROUTING"
-    for c in strangers(case, "mangle", chain, "TTL"):
-        return Break("rule", f"{c.text}: it changes how far the packets get", c.removal)
-    marks = [rule for rule in case.clues.policy.get("", ()) if rule.get("fwmark")]
-    for c in strangers(case, "mangle", chain, "MARK", "CONNMARK") if marks and not gap.place else ():
-        return Break("rule", f"{c.text}: marks have routes of their own here (ip rule)", c.removal)
+    """A rule of somebody's that has changed how far the packets get, where they have ended by that."""
+    packets = case.packets(gap.last, "request" if gap.going else "answer") if gap.last is not None else []
+    is_short = any(0 < p.ttl < LOW for p in packets) and not (case.trial.target == OUTSIDE and gap.kind == BEYOND)
+    ended = case.sums.get("", {}).get("IpInHdrErrors", 0) >= case.shots
+    if not is_short and not ended and not any(said.port == EXCEEDED for said in case.errors_seen()):
+        return None
+    for chain in ("PREROUTING", "OUTPUT", "FORWARD", "POSTROUTING"):
+        for c in strangers(case, "mangle", chain, "TTL"):
+            return Break("rule", f"{c.text}: it changes how far the packets get", c.removal)
     return None
 
 
@@ -344,11 +365,11 @@ def _suspected(case: Case, gap: Gap) -> Break | None:
 
 _ASK: dict[str, tuple[Callable[[Case, Gap], Break | None], ...]] = {
     SENDING: (by_link, _by_missing, wrong_gateway, cannot_leave, _by_rule, _by_sum, wrong_route),
-    CABLE: (by_link, _by_sum),
-    BRIDGE: (by_link, by_bridge, _by_rule, _by_sum),
-    FORWARDING: (_by_rule, _by_change, _by_sum, _by_forwarding, wrong_route, by_link, _by_words, _by_missing),
-    RECEIVING: (wrong_gateway, _by_address, _by_rule, _by_sum, _by_service, _by_echo, wrong_route),
-    BEYOND: (_by_words, _by_outside),
+    CABLE: (by_link, _by_sum, by_mtu),
+    BRIDGE: (by_link, by_bridge, _by_rule, _by_sum, by_vlan),
+    FORWARDING: (_by_rule, _by_sum, _by_forwarding, wrong_route, by_link, _by_change, _by_words, _by_missing),
+    RECEIVING: (by_arp, wrong_gateway, _by_address, _by_rule, _by_sum, _by_service, _by_echo, wrong_route, _by_change),
+    BEYOND: (_by_change, _by_words, _by_outside),
 }
 
 

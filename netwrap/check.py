@@ -91,7 +91,8 @@ def next_hop(seen: Facts) -> NextHop:
         cidr = next((cidr for dev, cidr in sorted(seen.host.addrs) if dev == name and ":" not in cidr), None)
         if not link.up and cidr and link.group == "0" and name != "lo":
             return NextHop(why="this host has no default route", down=f"{name} ({cidr})")
-    return NextHop(why="this host has no default route")
+    kind = next((r.kind for r in seen.host.routes if r.dst == "default" and r.table == "main" and r.kind), "")
+    return NextHop(why=f"the default route of this host is {kind}" if kind else "this host has no default route")
 
 
 def trials(state: State, outside: Outside, seen: Facts) -> Iterator[Trial]:
@@ -360,11 +361,14 @@ def shots(trial: Trial, listeners: Iterable[Listener], *, size: int = 64) -> lis
         ]
     if trial.port is None:
         return [Shot("icmp", trial.start, trial.ip, trial.goal, size=size)]
-    port = next(iter(heard(trial, listeners)), trial.port.host_port)
-    return [Shot(trial.port.protocol, trial.start, trial.ip, trial.goal, port)]
+    ports = heard(trial, listeners)[:PORTS] or [trial.port.host_port]
+    return [Shot(trial.port.protocol, trial.start, trial.ip, trial.goal, port) for port in ports]
 
 
 DISCARD = 9
+
+PORTS = 8
+"""How many ports of a range are tried: of those to which somebody listens, the first."""
 
 
 def heard(trial: Trial, listeners: Iterable[Listener]) -> list[int]:

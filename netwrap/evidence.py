@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -98,6 +99,20 @@ def grown(before: Reading, after: Reading, place: str = "", at_least: int = 1) -
 def risen(before: Reading, after: Reading) -> dict[str, int]:
     """The kernel's sums that have grown."""
     return {name: n - before.sums.get(name, 0) for name, n in after.sums.items() if n > before.sums.get(name, 0)}
+
+
+def mark_of(counted: Iterable[Counted], link: str, kind: str) -> int:
+    """The mark that packets of a protocol have which came by a link and have met these rules. Of what is marked by
+    other means than iptables' MARK nothing is known (iptables-extensions(8))."""
+    mark = 0
+    for c in counted:
+        if c.verdict == "MARK" and c.table == "mangle" and not contradicts(c.rule, {link}, kind, set()):
+            value, _, mask = next(
+                (v for o, v in zip(c.rule, c.rule[1:], strict=False) if o in ("--set-xmark", "--set-mark")), ""
+            ).partition("/")
+            with suppress(ValueError):
+                mark = (mark & ~int(mask or "0xffffffff", 0)) ^ int(value, 0)
+    return mark
 
 
 def _verdict(tool: str, rule: Rule) -> str:

@@ -39,6 +39,7 @@ class Packet:
     src_mac: str = ""
     dst_mac: str = ""
     size: int = 0
+    ttl: int = 0
 
 
 def checksum(data: bytes) -> int:
@@ -131,7 +132,7 @@ def _ip(body: bytes, macs: tuple[str, str], *, quoted: bool = False) -> Packet |
     if kind == "icmp":
         what = {8: "request", 0: "answer"}.get(inner[0])
         if what:
-            return Packet(kind, what, *ends, struct.unpack("!H", inner[4:6])[0], 0, *macs, size)
+            return Packet(kind, what, *ends, struct.unpack("!H", inner[4:6])[0], 0, *macs, size, body[8])
         if inner[0] in (UNREACHABLE, EXCEEDED) and not quoted:
             about = _ip(inner[8:], macs, quoted=True)
             code = inner[1] if inner[0] == UNREACHABLE else EXCEEDED
@@ -144,6 +145,6 @@ def _ip(body: bytes, macs: tuple[str, str], *, quoted: bool = False) -> Packet |
             flags = inner[13]
             what = "refused" if flags & _RST else "answer" if flags & _ACK else "request"
         if what == "request":
-            return Packet(kind, what, *ends, source, target, *macs, size)
-        return Packet(kind, what, *ends, target, source, *macs, size)
+            return Packet(kind, what, *ends, source, target, *macs, size, body[8])
+        return Packet(kind, what, *ends, target, source, *macs, size, body[8])
     return None

@@ -207,11 +207,12 @@ class Round:
         elif handle in self._watching:
             self._watched(*self._watching[handle])
         else:
-            asking = next(one for one in self._asking.values() if one.fileno() == handle)
+            place, asking = next((p, one) for p, one in self._asking.items() if one.fileno() == handle)
             with suppress(OSError):
                 found = packet.parse(asking.recv(65535), packet.IPV4, framed=False)
-                if found is not None and found.what == "answer" and (found.kind, found.key) in self._mine:
-                    self.results[self._mine[found.kind, found.key]].answered = True
+                mine = self._mine.get((found.kind, found.key)) if found and found.what == "answer" else None
+                if mine is not None and self.shots[mine].start == place:  # others get it where NAT went wrong
+                    self.results[mine].answered = True
 
     def _called(self, number: int, error: int) -> None:
         result = self.results[number]

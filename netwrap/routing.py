@@ -36,22 +36,35 @@ def _ip(place: str) -> tuple[str, ...]:
 
 
 def wrong_gateway(case: Case, gap: Gap) -> Break | None:
-    """A container's default route that leads to somebody who is not the gateway of its network."""
-    for place in (case.trial.start, case.trial.goal):
+    """A container's packets go by somebody who is not the gateway of a network of its own."""
+    for place, name in ((case.trial.start, "start"), (case.trial.goal, "answer")):
         endpoint = next((e for e in case.state.endpoints if e.container == place and e.default_route), None)
-        if endpoint is None or not place or (gap.arp and gap.arp in case.trial.ip):
+        way = case.clues.ways.get(name)
+        if endpoint is None or not place or way is None or gap.arp not in ("", way.via):
             continue
-        gateway = str(case.state.networks[endpoint.network].gateway)
-        for row in case.clues.routes.get(place, ()):
-            via = row.get("gateway", gateway)
-            if (
-                row.get("dst") == "default"
-                and row.get("table") in (None, "main")
-                and gap.arp in ("", via)
-                and via != gateway
-            ):
-                return Break("route", f"the default route of {place} goes to {via}; its gateway is {gateway}", REPAIR)
+        gateways = [case.state.networks[e.network].gateway for e in case.state.endpoints if e.container == place]
+        if not way.via or way.via in map(str, gateways):
+            continue
+        gateway = case.state.networks[endpoint.network].gateway
+        says = f"{way.via}; its gateway is {gateway}"
+        ip = case.trial.ip if name == "start" else _asker(case)
+        if other := _narrower(case, place, ip, way.dev):
+            fix = f"ip -n {place} route del {other}"
+            return Break("route", f"route {other} in {place} leads what is for {ip} to {says}", fix)
+        return Break("route", f"the default route of {place} goes to {says}", _default_mend(case, place, way.via))
     return None
+
+
+def _default_mend(case: Case, place: str, via: str) -> str | None:
+    """`repair` puts a default route of ours in its place; one of somebody's in front of it has to go."""
+    if any(x.step.probe.kind == "route" and x.step.probe.ns is not None for x in case.lost):
+        return REPAIR
+    rows = case.clues.routes.get(place, ())
+    row = next((r for r in rows if r.get("dst") == "default" and r.get("gateway") == via), None)
+    if row is None or row.get("table") not in (None, "main"):
+        return None
+    metric = ("metric", str(row["metric"])) if row.get("metric") else ()
+    return shell_line((*_ip(place), "route", "del", "default", "via", via, *metric))
 
 
 def wrong_route(case: Case, gap: Gap) -> Break | None:
@@ -87,10 +100,12 @@ def _why(case: Case, place: str, ip: str, error: str, dev: str, via: str, gap: G
     tool = f"ip -n {place}" if place else "ip"
     where = place or "this host"
     source = case.clues.source if gap.going else case.trial.leads_to or case.trial.ip
+    comes = gap.last.link if gap.kind == FORWARDING and gap.last is not None else "lo"
+    mark = case.clues.marks.get("forward" if gap.going else "return", 0) if gap.kind == FORWARDING else 0
     asked = {"main", "default"}
     routes = [(row, str(row.get("table") or "main")) for row in case.clues.routes.get(place, ())]
     for rule in case.clues.policy.get(place, ()):
-        if not _rule_fits(rule, ip, source):
+        if not _rule_fits(rule, ip, source, comes, mark):
             continue
         if rule.get("action") in _NOWHERE and error:
             what = f"ip rule {_rule_text(rule)} in {where}: {ip} is {rule['action']}"
@@ -106,12 +121,8 @@ def _why(case: Case, place: str, ip: str, error: str, dev: str, via: str, gap: G
         if row.get("type") in _NOWHERE and error and table in asked and _is_for(row, ip):
             which = f"{row['type']} {row['dst']}" + ("" if table == "main" else f" table {table}")
             return Break("route", f"route {which} in {where}", f"{tool} route del {which}")
-    for row in case.clues.addresses.get(place, ()) if dev == "lo" else ():
-        for own in row.get("addr_info", ()):
-            if own.get("local") == ip and row.get("ifname") != "lo":
-                cidr, link = f"{ip}/{own.get('prefixlen', 32)}", row["ifname"]
-                line = shell_line((*_ip(place), "addr", "del", cidr, "dev", link))
-                return Break("address", f"{where} has the address {ip} itself, on {link}", line)
+    if (dev == "lo" or error) and (found := _own_address(case, place, ip, source)):
+        return found
     lost = [x for x in case.lost if x.step.probe.kind in ("addr", "route", "up", "link", "ip rule")]
     if lost and (place == "" or any(x.step.probe.ns is not None for x in lost)):
         return Break(lost[0].hop, f"missing: {lost[0].step.do.text()}", REPAIR)
@@ -132,11 +143,30 @@ def _why(case: Case, place: str, ip: str, error: str, dev: str, via: str, gap: G
             if not connected:
                 return Break("route", f"{where} has no route to {network.subnet}", REPAIR)
     if error:
-        return Break("route", f"{where} has no route to {ip}: {error}", f"{tool} route get {ip}")
+        return Break("route", f"{where} does not send what is for {ip}: {error}", f"{tool} route get {ip}")
     other = _narrower(case, place, ip, dev)
     fix = f"{tool} route del {other}" if other else None
     to = f"{dev} via {via}" if via else dev
     return Break("route", f"{where} sends packets for {ip} to {to}" + (f" (route {other})" if other else ""), fix)
+
+
+def _own_address(case: Case, place: str, *ends: str) -> Break | None:
+    """An end of the packets' way that the place on it takes for itself."""
+    others = {str(e.ip) for e in case.state.endpoints if e.container != place}
+    where = place or "this host"
+    for ip in others & {*ends}:
+        for row in case.clues.addresses.get(place, ()):
+            for own in row.get("addr_info", ()):
+                if own.get("local") == ip:
+                    cidr = f"{ip}/{own.get('prefixlen', 32)}"
+                    line = shell_line((*_ip(place), "addr", "del", cidr, "dev", row["ifname"]))
+                    return Break("address", f"{where} has the address {ip} itself, on {row['ifname']}", line)
+        for row in case.clues.routes.get(place, ()):
+            if row.get("type") == "local" and row.get("dst") == ip:
+                words = ("local", ip, "dev", str(row.get("dev", "lo")), "table", str(row.get("table", "main")))
+                line = shell_line((*_ip(place), "route", "del", *words))
+                return Break("route", f"route {' '.join(words)} in {where}: it takes {ip} for its own", line)
+    return None
 
 
 def _narrower(case: Case, place: str, ip: str, dev: str) -> str:
@@ -164,9 +194,19 @@ def _cidr(dst: str) -> str:
     return dst if "/" in dst or dst in ("", "default") else f"{dst}/32"
 
 
-def _rule_fits(rule: dict[str, Any], ip: str, source: str) -> bool:
-    """Return whether a rule for routes is for packets from one address to another."""
+_HARD = ("oif", "not", "tos", "ipproto", "sport", "dport", "uid_start", "l3mdev", "suppress_prefixlen")
+"""What else a rule for routes may ask for, and is not looked at: such a rule is not blamed."""
+
+
+def _rule_fits(rule: dict[str, Any], ip: str, source: str, comes: str, mark: int) -> bool:
+    """Return whether a rule for routes is for packets from one address to another that come by a link."""
     src, dst = rule.get("src", "all"), rule.get("dst", "all")
+    if any(key in rule for key in _HARD) or rule.get("iif", comes) != comes:
+        return False
+    if "fwmark" in rule:
+        wanted, mask = (int(str(rule.get(key, "0xffffffff")), 0) for key in ("fwmark", "fwmask"))
+        if mark & mask != wanted:
+            return False
 
     def fits(net: str, length: Any, one: str) -> bool:
         if net == "all":
@@ -185,7 +225,7 @@ def _rule_text(rule: dict[str, Any]) -> str:
     if rule.get("iif"):
         words += ["iif", rule["iif"]]
     if rule.get("fwmark"):
-        words += ["fwmark", str(rule["fwmark"])]
+        words += ["fwmark", str(rule["fwmark"]) + (f"/{rule['fwmask']}" if rule.get("fwmask") else "")]
     words += [str(rule["action"])] if rule.get("action") else ["table", str(rule.get("table"))]
     return " ".join(words)
 

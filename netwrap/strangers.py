@@ -94,7 +94,8 @@ def let_in(entries: Sequence[Entry], seen: Facts, state: State) -> dict[Fate, li
         if not network.internal:
             packets = Packets("", network.bridge, destination=network.subnet, not_from=network.bridge, is_local=False)
             for fate in _accepted(seen, "filter", "FORWARD", packets):
-                found.setdefault(fate, []).append(network.name)
+                if not _is_dropped_before(seen, fate, packets):
+                    found.setdefault(fate, []).append(network.name)
     for step in drops(entries):
         table, chain, *words = step.probe.key
         for fate in _accepted(seen, table, chain, like(tuple(words)), tuple(words)):
@@ -116,6 +117,15 @@ def _accepted(seen: Facts, table: str, chain: str, packets: Packets, until: Rule
             return
         if fate.verdict == "ACCEPT" and not firewall.is_ours(fate.rule):
             yield fate
+
+
+def _is_dropped_before(seen: Facts, fate: Fate, packets: Packets) -> bool:
+    """Return whether the mangle table, which is asked first, drops all that a rule of the filter table would accept."""
+    narrow = like(fate.rule)
+    comes, source = narrow.comes or packets.comes, narrow.source if narrow.source != ALL else packets.source
+    them = replace(packets, comes=comes, source=source, not_from="" if comes else packets.not_from)
+    before = fates(seen, "mangle", "FORWARD", them)
+    return any(f.meets is Meets.EVERY and f.verdict == "DROP" for f in before)
 
 
 def in_front(entries: Sequence[Entry], seen: Facts, state: State) -> Iterator[tuple[Step, Fate]]:

@@ -70,12 +70,14 @@ class _Check:
         self.outside = self._around()
         self.listeners: dict[str, frozenset[Listener]] = {}
         self.witness = Witness(self.paths)
+        self.heard: dict[str, bool] = {}
 
     def _around(self) -> Outside:
         way = check.next_hop(self.seen)
         ours = {n.bridge for n in self.state.networks.values()} | {"lo"}
         local = [(dev, c.split("/")[0]) for dev, c in sorted(self.seen.host.addrs) if dev not in ours and ":" not in c]
-        local.sort(key=lambda found: found[0] != way.link)
+        called_from = source_of("", way.ip) if way.ip else None
+        local.sort(key=lambda found: (found[0] != way.link, found[1] != called_from))
         if not local:
             return Outside(way)
         (link, address), *_ = local
@@ -195,6 +197,12 @@ class _Check:
         before = {p: self.witness.counters(p) for p in places}
         sent = [replace(shot, once=True) for shot in self._shots(trial)] * AGAIN
         results = Round(sent, paths).run(LONG, NEGATIVE if trial.how == ISOLATED else 0, IDLE)
+        ports = sorted({shot.port for shot, r in zip(sent, results, strict=True) if not r.answered})
+        one = ports[0] if trial.how != ISOLATED and 0 < len(ports) < len({shot.port for shot in sent}) else None
+        if one is not None:  # some ports of a range work
+            sent, results = map(
+                list, zip(*((s, r) for s, r in zip(sent, results, strict=True) if s.port == one), strict=True)
+            )
         after = {p: self.witness.counters(p) for p in places}
         seen = [s for result in results for s in result.seen]
         arrived = any(_arrived(trial, result) for result in results)
@@ -207,6 +215,7 @@ class _Check:
             ),
             "",
         )
+        counted = {p: grown(before[p], after[p], p, failed) for p in places}
         case = Case(
             trial,
             failed,
@@ -214,14 +223,15 @@ class _Check:
             frozenset(r.error for r in results if r.error),
             any(r.answered for r in results),
             any(r.refused for r in results),
-            {p: grown(before[p], after[p], p, failed) for p in places},
+            counted,
             {p: risen(before[p], after[p]) for p in places},
-            self.witness.clues(trial, from_ip),
+            self.witness.clues(trial, from_ip, counted[""]),
             losses.lost(trial, self.entries, self.seen),
             self.seen,
             self.state,
             arrived,
             self.order,
+            self._host_hears(trial) if trial.goal is None and trial.how != ISOLATED else None,
         )
         if trial.how == ISOLATED:
             return (False, cause.lets_through(case)) if arrived else (True, None)
@@ -232,7 +242,17 @@ class _Check:
         if self._works(trial, results, {p: reading.sums for p, reading in before.items()}):
             big = self._big(trial)
             return self._why_big(trial, big, case) if big else (True, None)
-        return False, cause.explain(case)
+        found = cause.explain(case)
+        if one is not None:
+            found = replace(found, broken=f"port {one}: {found.broken}")
+        return None if found.hop is None else False, found
+
+    def _host_hears(self, trial: Trial) -> bool:
+        """Return whether this host gets an answer from a machine outside."""
+        if trial.ip not in self.heard:
+            sent = [Shot("icmp", "", trial.ip, None, once=True)] * AGAIN
+            self.heard[trial.ip] = any(r.answered for r in Round(sent, {"": ""}).run(LONG))
+        return self.heard[trial.ip]
 
     def _is_waiting(self, case: Case) -> bool:
         """Return whether packets wait for an answer to ARP that was not seen to be asked for."""

@@ -64,6 +64,8 @@ class Clues:
     suspects: dict[str, list[Suspect]] = field(default_factory=dict)
     source: str = ""
     """The address that the packet was sent from."""
+    marks: dict[str, int] = field(default_factory=dict)
+    """The marks that packets get on this host, forward and on their return; what asks for routes asks with them."""
     has_nft: bool = True
 
     def link(self, place: str, name: str) -> dict[str, Any] | None:
@@ -105,6 +107,8 @@ class Case:
     arrived: bool = False
     order: str | None = None
     """A rule of ours that does not stand in its place."""
+    host_hears: bool | None = None
+    """Whether this host gets an answer from there; None where that was not tried."""
 
     def packets(self, point: Point, *what: str) -> list[Packet]:
         """The packets of the trial's own kind that came by a point."""
@@ -134,6 +138,8 @@ class Gap:
     def seen(self, trial: Trial) -> str:
         """Up to where it was seen, as a sentence."""
         what = f"the ARP request for {self.arp}" if self.arp else "the packet" if self.going else "the answer"
+        if self.last is None and self.next is not None and self.next.place != self.place:
+            return f"{what} never comes to {self.next}"
         if self.last is None:
             where = self.place if self.place is not None else trial.target
             return f"{what} does not leave {where or 'this host'}"

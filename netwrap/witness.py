@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from netwrap.check import Trial
 from netwrap.errors import CommandFailed, NetwrapError
-from netwrap.evidence import Reading, parse_conntrack, parse_nft, parse_saved, parse_sums
+from netwrap.evidence import Counted, Reading, mark_of, parse_conntrack, parse_nft, parse_saved, parse_sums
 from netwrap.facts import Listener, parse_listeners
 from netwrap.probe import inside, source_of
 from netwrap.spawn import spawn
@@ -114,16 +114,20 @@ class Witness:
             return Way()
         return Way(row.get("dev", ""), row.get("gateway", ""), row.get("type", "unicast"))
 
-    def clues(self, trial: Trial, arrived_from: str) -> Clues:
+    def clues(self, trial: Trial, arrived_from: str, counted: Sequence[Counted] = ()) -> Clues:
         """What explains a failed trial, once it is known where its packets end; `arrived_from` is the source address
-        under which they came to their goal."""
+        under which they came to their goal, `counted` what they have met on this host."""
         places = [p for p in dict.fromkeys(("", trial.start, trial.goal)) if p is not None and p in self._paths]
         source_ip = trial.frame.src if trial.frame else self._own_address(trial)
         ip = trial.leads_to or trial.ip
         ways = {"start": self.route(trial.start, trial.ip)}
+        marks: dict[str, int] = {}
         if trial.is_forwarded and source_ip:
-            ways["forward"] = self.route("", ip, "from", source_ip, "iif", trial.passes[0])
-            ways["return"] = self.route("", source_ip, "from", ip, "iif", trial.passes[1])
+            one, other = trial.passes
+            kind = {"ping": "icmp", "isolated": ""}.get(trial.how, trial.how)
+            marks = {"forward": mark_of(counted, one, kind), "return": mark_of(counted, other, kind)}
+            ways["forward"] = self.route("", ip, "from", source_ip, "iif", one, *_marked(marks["forward"]))
+            ways["return"] = self.route("", source_ip, "from", ip, "iif", other, *_marked(marks["return"]))
         if trial.start == "" or trial.leads_to:
             ways["host"] = self.route("", ip)
         if trial.goal == "" and source_ip:
@@ -142,6 +146,7 @@ class Witness:
             settings={p: self._settings(p, trial) for p in places},
             suspects={p: self._nft(p)[1] for p in places},
             source=source_ip,
+            marks=marks,
             has_nft=self._has_nft,
         )
 
@@ -171,6 +176,10 @@ class Witness:
                 with suppress(ValueError, IndexError):
                     found |= parse_listeners(text, name.removesuffix("6"))
         return frozenset(found)
+
+
+def _marked(mark: int) -> tuple[str, ...]:
+    return ("mark", hex(mark)) if mark else ()
 
 
 QUESTIONS = "link show\naddr show\nrule show\nroute show table all root 0.0.0.0/0\nneigh show\n"

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from netwrap import evidence
+from netwrap.cabling import without_arp
 from netwrap.evidence import Counted
 from netwrap.routing import covers
 from netwrap.shot import Point
+from netwrap.strangers import BUILT_IN
 from netwrap.verdict import REPAIR, Break, Case, Gap
 
 
 def misdirected(case: Case) -> Break | None:
     """Somebody else got the packet, or it left with an address that it should not have."""
-    return _led_elsewhere(case) or _wrong_mac(case) or _wrong_source(case)
+    return _led_elsewhere(case) or _led_away(case) or _wrong_mac(case) or _wrong_source(case)
+
+
+def _led_away(case: Case) -> Break | None:
+    """What is for no port of ours, and yet has got another destination on this host."""
+    others = {s.packet.dst for s in case.seen if s.packet.what == "request" and s.packet.kind != "arp"}
+    if case.trial.port is not None or not others - {case.trial.ip}:
+        return None
+    for c in strangers(case, "nat", "PREROUTING" if case.trial.start else "OUTPUT", "DNAT", "NETMAP"):
+        return Break("rule", f"{c.text}: it leads what is for {case.trial.ip} elsewhere", c.removal)
+    return None
 
 
 def _led_elsewhere(case: Case) -> Break | None:
@@ -31,9 +43,10 @@ def _led_elsewhere(case: Case) -> Break | None:
         return None
     chain = "PREROUTING" if trial.start else "OUTPUT"
     for c in strangers(case, "nat", chain, "DNAT", "REDIRECT", "ACCEPT", "RETURN"):
-        return Break("rule", f"{c.text}: it takes the port {trial.port.host_port}", c.removal)
-    for c in strangers(case, "raw", chain, "CT", "NOTRACK"):
-        return Break("rule", f"{c.text}: packets that are not tracked are not translated", c.removal)
+        one = f" {trial.port.host_port}" if trial.port.count == 1 else ""
+        return Break("rule", f"{c.text}: it takes the port{one}", c.removal)
+    for c in unseen(case, chain):
+        return Break("rule", f"{c.text}: {_SO[_is_zone(c)]} are not translated", c.removal)
     for lost in case.lost:
         key = lost.step.probe.key
         if lost.step.probe.kind == "rule" and key[:2] == ("nat", chain):
@@ -77,10 +90,25 @@ def _who(case: Case) -> str:
 
 def untracked(case: Case, _: Gap) -> Break | None:
     """A rule of somebody's that keeps packets from being tracked: no NAT takes place for them, and no way back."""
+    if case.trial.port is None and case.trial.goal is not None:
+        return None  # nothing is translated
     for chain in ("PREROUTING", "OUTPUT"):
-        for c in strangers(case, "raw", chain, "CT", "NOTRACK"):
-            return Break("rule", f"{c.text}: packets that are not tracked are not translated back", c.removal)
+        for c in unseen(case, chain):
+            return Break("rule", f"{c.text}: {_SO[_is_zone(c)]} are not translated back", c.removal)
     return None
+
+
+_SO = {False: "packets that are not tracked", True: "packets that are tracked in a zone of their own"}
+
+
+def _is_zone(c: Counted) -> bool:
+    return any(word.startswith("--zone") for word in c.rule)
+
+
+def unseen(case: Case, chain: str) -> list[Counted]:
+    """Rules of others that take packets out of the table in which NAT looks for them (`-j CT` may do other things)."""
+    found = strangers(case, "raw", chain, "CT", "NOTRACK")
+    return [c for c in found if c.verdict == "NOTRACK" or "--notrack" in c.rule or _is_zone(c)]
 
 
 def taken(case: Case, place: str) -> list[Counted]:
@@ -111,10 +139,17 @@ def strangers(case: Case, table: str, chain: str, *verdicts: str) -> list[Counte
         if c.table == table
         and c.rule
         and not c.is_ours
-        and (c.verdict in verdicts or ("-g" in c.rule and "RETURN" in verdicts))
+        and ((c.verdict in verdicts and c.verdict != "RETURN") or ("RETURN" in verdicts and leaves_ours(c)))
         and _belongs(case, c, chain)
         and fits(case, c)
     ]
+
+
+def leaves_ours(c: Counted) -> bool:
+    """Return whether a rule leads past what stands behind it in a chain of ours or a built-in one; from a chain of
+    their own others may return."""
+    ends = c.verdict == "RETURN" or "-g" in c.rule
+    return ends and (c.chain in BUILT_IN or c.chain.startswith("NETWRAP"))
 
 
 def _wrong_mac(case: Case) -> Break | None:
@@ -156,10 +191,15 @@ def _mac_at(way: tuple[Point, ...], n: int, macs: dict[str, str]) -> str | None:
 
 
 def _whose_mac(case: Case, point: Point, mac: str, wanted: str) -> Break | None:
+    if found := without_arp(case, point):
+        return found
     inside = f"ip -n {point.place}" if point.place else "ip"
     place = point.place or "this host"
     entry = next((row for row in case.clues.neighbours.get(point.place, ()) if row.get("lladdr") == mac), None)
-    ip = str(entry.get("dst")) if entry else case.trial.ip
+    said = next((p for p in case.arps(point.turned(), "answer") if p.src_mac == mac), None)
+    if entry is None and said is None:
+        return None  # why it is sent there is not known
+    ip = str(entry.get("dst")) if entry else said.src if said else ""
     owner = next((e.container for e in case.state.endpoints if e.mac == mac), None)
     if host_link := next((r for r in case.clues.links.get("", ()) if r.get("address") == mac), None):
         pulled = next((x for x in case.lost if x.step.probe.kind in ("master", "link")), None)
@@ -192,8 +232,8 @@ def _wrong_source(case: Case) -> Break | None:
     for c in strangers(case, "nat", "POSTROUTING", "ACCEPT", "RETURN", "SNAT", "MASQUERADE", "NETMAP"):
         what = f"{c.text}: the packet leaves with the source {packet.src}, which outside machines cannot reply to"
         return Break("rule", what, c.removal)
-    for c in strangers(case, "raw", "PREROUTING", "CT", "NOTRACK"):
-        return Break("rule", f"{c.text}: packets that are not tracked are not masqueraded", c.removal)
+    for c in unseen(case, "PREROUTING"):
+        return Break("rule", f"{c.text}: {_SO[_is_zone(c)]} are not masqueraded", c.removal)
     for lost in case.lost:
         if lost.step.probe.kind == "rule" and lost.step.probe.key[:2] == ("nat", "POSTROUTING"):
             return Break(lost.hop, f"missing: {lost.step.do.text()}", REPAIR)

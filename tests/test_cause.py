@@ -14,7 +14,7 @@ from world import World
 
 from netwrap.cause import explain, lets_through
 from netwrap.check import Trial
-from netwrap.evidence import Counted, Suspect
+from netwrap.evidence import Counted, Suspect, mark_of
 from netwrap.losses import lost
 from netwrap.packet import Packet
 from netwrap.shot import Point, Sighting
@@ -149,7 +149,14 @@ def test_a_packet_that_leaves_with_the_containers_address_is_not_masqueraded(bui
 def test_a_packet_that_leaves_as_it_should_and_gets_no_answer_is_the_outsides(built: World) -> None:
     seen = passed(all_trials(built)[TO_OUTSIDE], 4, src="192.168.1.10")
     found = explain(case(built, TO_OUTSIDE, seen))
-    assert (found.hop, found.broken.split(":")[0]) == ("outside", "192.168.1.1 does not answer")
+    assert (found.hop, found.broken.split(":")[0]) == ("outside", "no answer from 192.168.1.1")
+    found = explain(case(built, TO_OUTSIDE, seen, host_hears=True))
+    assert (found.hop, found.broken.split("; ")[1]) == ("outside", "it answers this host")
+    found = explain(case(built, TO_OUTSIDE, seen, host_hears=False))
+    assert (found.hop, found.fix) == (None, None)  # pings are not answered to anybody: of containers nothing is shown
+    entry = {"dst": "192.168.1.1", "dev": "eth0", "lladdr": "02:00:00:00:00:66", "state": ["PERMANENT"]}
+    found = explain(case(built, TO_OUTSIDE, seen, host_hears=False, clues=Clues(neighbours={"": [entry]})))
+    assert (found.hop, found.fix) == ("neighbour", None)
 
 
 @pytest.mark.parametrize(
@@ -215,11 +222,25 @@ def test_routes(built: World) -> None:
 
 
 def test_a_default_route_to_somebody_else(built: World) -> None:
-    routes = Clues(routes={"c1": [{"dst": "default", "gateway": "10.0.0.99", "dev": "eth0"}]})
+    rows = [{"dst": "default", "gateway": "10.0.0.99", "dev": "eth0", "metric": 10}]
     seen = asked(all_trials(built)[TO_OUTSIDE].way[:3], "10.0.0.99")
-    found = explain(case(built, TO_OUTSIDE, seen, clues=routes))
+    to = Clues(routes={"c1": rows}, ways={"start": Way("eth0", "10.0.0.99")})
+    found = explain(case(built, TO_OUTSIDE, seen, clues=to))
     assert found.broken == "the default route of c1 goes to 10.0.0.99; its gateway is 10.0.0.1"
-    assert found.fix == "netwrap repair"
+    assert found.fix == "ip -n c1 route del default via 10.0.0.99 metric 10"  # ours stands, behind it
+    narrow = Clues(routes={"c1": [rows[0] | {"dst": "192.168.0.0/16"}]}, ways=to.ways)
+    found = explain(case(built, TO_OUTSIDE, seen, clues=narrow))
+    assert found.fix == "ip -n c1 route del 192.168.0.0/16 via 10.0.0.99 dev eth0"
+    built.prepare("ip -n c1 route del default via 10.0.0.1 dev eth0")
+    assert explain(case(built, TO_OUTSIDE, seen, clues=to)).fix == "netwrap repair"
+
+
+def test_a_default_route_that_is_not_asked_is_not_blamed(built: World) -> None:
+    rows = {"c1": [{"dst": "default", "gateway": "10.0.0.99", "dev": "eth0", "metric": 500}]}
+    clues = Clues(routes=rows, ways={"start": Way("eth0", "10.0.0.1"), "answer": Way("eth0", "10.0.0.1")})
+    for name, points in ((TO_OUTSIDE, 0), (FROM_LAN, 4)):
+        trial = all_trials(built, LAN)[name]
+        assert explain(case(built, name, passed(trial, points), clues=clues)).hop in ("unknown", "service")
 
 
 def test_what_the_kernel_says_at_once(built: World) -> None:
@@ -249,8 +270,13 @@ def test_a_frame_for_another_machine(built: World) -> None:
     seen = passed(trial, 2, dst_mac="02:00:00:00:00:66")
     found = explain(case(built, FROM_HOST, seen, clues=Clues(neighbours={"": [entry]})))
     assert (found.hop, found.fix) == ("neighbour", "ip neigh del 10.0.0.2 dev testbridge")
-    found = explain(case(built, FROM_HOST, seen))
+    says = Packet("arp", "answer", "10.0.0.2", "10.0.0.1", 0, 0, "02:00:00:00:00:66")
+    found = explain(case(built, FROM_HOST, [*seen, Sighting(trial.way[0].turned(), says)]))
     assert (found.hop, "answers for 10.0.0.2" in found.broken) == ("address", True)
+    assert explain(case(built, FROM_HOST, seen)).hop == "unknown"  # nobody has said that it is there
+    off = Clues(links={"": [{"ifname": "testbridge", "flags": ["UP", "NOARP"]}]})
+    found = explain(case(built, FROM_HOST, seen, clues=off))
+    assert (found.hop, found.fix) == ("link", "ip link set dev testbridge arp on")
 
 
 def test_arp_that_nobody_answers(built: World) -> None:
@@ -319,7 +345,7 @@ def test_routes_in_tables_that_nobody_asks_are_not_blamed(built: World) -> None:
     nowhere = Clues(ways={"forward": Way(error="No route to host")}, source="10.0.0.2")
     route = {"type": "blackhole", "dst": "192.168.1.0/24", "table": "99"}
     found = explain(case(built, TO_OUTSIDE, seen, clues=replace(nowhere, routes={"": [route]})))
-    assert found.broken == "this host has no route to 192.168.1.1: No route to host"
+    assert found.broken == "this host does not send what is for 192.168.1.1: No route to host"
     rule = {"priority": 90, "src": "all", "table": "99"}
     found = explain(case(built, TO_OUTSIDE, seen, clues=replace(nowhere, routes={"": [route]}, policy={"": [rule]})))
     assert found.fix == "ip route del blackhole 192.168.1.0/24 table 99"
@@ -335,11 +361,94 @@ def test_an_address_that_the_sender_has_itself(built: World) -> None:
 def test_a_rule_that_changes_the_packets(built: World) -> None:
     seen = passed(all_trials(built)[TO_OUTSIDE], 3)
     ttl = counted("-i testbridge -j TTL --ttl-set 1", table="mangle", chain="PREROUTING")
-    assert explain(case(built, TO_OUTSIDE, seen, counted=ttl)).hop == "rule"
-    mark = counted("-i testbridge -j MARK --set-xmark 7", table="mangle", chain="PREROUTING")
-    assert explain(case(built, TO_OUTSIDE, seen, counted=mark)).hop == "unknown"
-    policy = Clues(policy={"": [{"priority": 50, "src": "all", "fwmark": "0x7", "action": "blackhole"}]})
-    assert explain(case(built, TO_OUTSIDE, seen, counted=mark, clues=policy)).hop == "rule"
+    ended = {"": {"IpInHdrErrors": 3}}
+    found = explain(case(built, TO_OUTSIDE, seen, counted=ttl, sums=ended))
+    assert found.fix == "iptables -w -t mangle -D PREROUTING -i testbridge -j TTL --ttl-set 1"
+    assert explain(case(built, TO_OUTSIDE, seen, counted=ttl)).hop == "unknown"  # it has not ended by that
+    off = Clues(settings={"": {"net/ipv4/conf/testbridge/forwarding": "0"}})
+    assert explain(case(built, TO_OUTSIDE, seen, counted=ttl, clues=off)).hop == "forwarding"
+
+
+def test_a_packet_that_leaves_with_a_small_ttl(built: World) -> None:
+    name = FROM_LAN
+    seen = passed(all_trials(built, LAN)[name], 4, 3, ttl=1)
+    for chain in ("FORWARD", "POSTROUTING"):
+        ttl = counted("-o eth0 -j TTL --ttl-set 1", table="mangle", chain=chain)
+        assert (
+            explain(case(built, name, seen, counted=ttl)).fix
+            == f"iptables -w -t mangle -D {chain} -o eth0 -j TTL --ttl-set 1"
+        )
+        far = [replace(s, packet=replace(s.packet, ttl=64)) for s in seen]
+        assert explain(case(built, name, far, counted=ttl)).hop != "rule"
+
+
+def test_rules_for_routes_are_blamed_only_for_packets_that_they_are_for(built: World) -> None:
+    seen = passed(all_trials(built)[TO_OUTSIDE], 3)
+    nowhere = Clues(ways={"forward": Way(error="Invalid argument")}, source="10.0.0.2")
+    ends = {"priority": 90, "src": "all", "action": "blackhole"}
+    for more, mark, fix in (
+        ({"iif": "testbridge"}, 0, "ip rule del pref 90 iif testbridge blackhole"),
+        ({"iif": "wg0"}, 0, None),
+        ({"fwmark": "0x9"}, 9, "ip rule del pref 90 fwmark 0x9 blackhole"),
+        ({"fwmark": "0x9"}, 0, None),
+        ({"fwmark": "0x80000", "fwmask": "0xff0000"}, 0x80001, "ip rule del pref 90 fwmark 0x80000/0xff0000 blackhole"),
+        ({"fwmark": "0x80000", "fwmask": "0xff0000"}, 0x1, None),
+        ({"ipproto": "tcp"}, 0, None),
+        ({"not": None}, 0, None),
+    ):
+        clues = replace(nowhere, policy={"": [ends | more]}, marks={"forward": mark})
+        found = explain(case(built, TO_OUTSIDE, seen, clues=clues))
+        assert found.hop == "route"
+        assert found.fix == (fix or "ip route get 192.168.1.1"), more
+
+
+def test_a_mark_is_that_of_the_rules_which_the_packets_have_met() -> None:
+    one = counted("-i testbridge -j MARK --set-xmark 0x7/0xf", table="mangle", chain="PREROUTING")[""]
+    two = counted("-i wg0 -j MARK --set-xmark 0xff", table="mangle", chain="PREROUTING")[""]
+    three = counted("-p tcp -j MARK --set-xmark 0x30/0xf0", table="mangle", chain="PREROUTING")[""]
+    assert mark_of([*one, *two, *three], "testbridge", "icmp") == 0x7
+    assert mark_of([*one, *two, *three], "testbridge", "tcp") == 0x37
+    assert mark_of(counted("-j CONNMARK --restore-mark", table="mangle")[""], "testbridge", "tcp") == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("-j NOTRACK", "packets that are not tracked"),
+        ("-j CT --notrack", "packets that are not tracked"),
+        ("-j CT --zone 7", "packets that are tracked in a zone of their own"),
+        ("-j CT --helper ftp", ""),
+    ],
+)
+def test_what_keeps_packets_from_being_translated(rule: str, text: str, built: World) -> None:
+    raw = counted(rule, table="raw", chain="PREROUTING")
+    found = explain(case(built, FROM_LAN, passed(all_trials(built, LAN)[FROM_LAN], 1), counted=raw, refused=True))
+    assert (text in found.broken, found.hop) == (True, "rule" if text else "unknown")
+    seen = passed(all_trials(built)[TO_NEIGHBOUR], 2)
+    assert explain(case(built, TO_NEIGHBOUR, seen, counted=raw)).hop == "unknown"  # nothing is translated there
+
+
+def test_others_may_return_from_chains_of_their_own(built: World) -> None:
+    built.kernel.tables.chains["nat", "OUTPUT"].clear()
+    theirs = [
+        Counted("iptables", "nat", "OUTPUT", 1, ("-j", "X"), "X", 3),
+        Counted("iptables", "nat", "X", 1, ("-j", "RETURN"), "RETURN", 3),
+    ]
+    assert explain(case(built, BY_PORT, [], refused=True, counted={"": theirs})).fix == "netwrap repair"
+    ends = [Counted("iptables", "nat", "OUTPUT", 1, ("-j", "RETURN"), "RETURN", 3)]
+    found = explain(case(built, BY_PORT, [], refused=True, counted={"": ends}))
+    assert found.fix == "iptables -w -t nat -D OUTPUT -j RETURN"
+
+
+def test_a_link_that_is_too_small_for_the_packets(built: World) -> None:
+    trial = all_trials(built)[TO_GATEWAY]
+    veth = trial.way[1].link
+    seen = passed(trial, 1, size=84)
+    small = {"": [{"ifname": veth, "mtu": 68, **UP}], "c1": [{"ifname": "eth0", "mtu": 1500, **UP}]}
+    found = explain(case(built, TO_GATEWAY, seen, clues=Clues(links=small)))
+    assert (found.hop, found.fix) == ("mtu", f"ip link set dev {veth} mtu 1500")
+    big = {"": [{"ifname": veth, "mtu": 1280, **UP}]}
+    assert explain(case(built, TO_GATEWAY, seen, clues=Clues(links=big))).hop == "unknown"
 
 
 def test_a_port_that_leads_to_another_container_is_the_rules_and_no_address_is_there_twice(built: World) -> None:

@@ -175,7 +175,7 @@ def test_a_published_port_is_called_where_somebody_listens(built: World) -> None
     for listeners, calls in cases:
         there = {Listener(kind, IPv4Address(ip) if ip else None, port) for kind, ip, port in listeners}
         assert heard(trial, there) == calls
-        assert [shot.port for shot in shots(trial, there)] == [calls[0] if calls else 9000]
+        assert [shot.port for shot in shots(trial, there)] == (calls or [9000])
 
 
 def test_datagrams_for_a_service_are_spoilt_and_those_that_must_not_arrive_are_of_three_kinds(built: World) -> None:

@@ -35,7 +35,7 @@ def test_a_checksum_of_what_holds_its_own_is_nothing() -> None:
 @pytest.mark.parametrize(("protocol", "make"), [("tcp", syn), ("udp", datagram), ("udp", spoilt)])
 def test_what_is_sent_is_read_again_and_right_but_where_it_is_to_be_wrong(protocol: str, make: object) -> None:
     body = spoilt("udp", *ENDS, 40000, 53) if make is spoilt else make(*ENDS, 40000, 53)  # type: ignore[operator]
-    assert read(protocol, body) == Packet(protocol, "request", *ENDS, 40000, 53, *MACS, 20 + len(body))
+    assert read(protocol, body) == Packet(protocol, "request", *ENDS, 40000, 53, *MACS, 20 + len(body), 64)
     pseudo = ipv4(*ENDS, protocol, body)[12:20] + bytes([0, {"tcp": 6, "udp": 17}[protocol]]) + len(body).to_bytes(2)
     assert (checksum(pseudo + body) == 0) == (make is not spoilt)
 
@@ -43,7 +43,7 @@ def test_what_is_sent_is_read_again_and_right_but_where_it_is_to_be_wrong(protoc
 def test_an_association_of_sctp_begins_with_a_wrong_sum() -> None:
     body = spoilt("sctp", *ENDS, 40000, 90)
     assert body[8:12] == bytes(4)
-    assert read("sctp", body) == Packet("sctp", "request", *ENDS, 40000, 90, *MACS, 20 + len(body))
+    assert read("sctp", body) == Packet("sctp", "request", *ENDS, 40000, 90, *MACS, 20 + len(body), 64)
 
 
 @pytest.mark.parametrize(("flags", "what"), [(0x02, "request"), (0x12, "answer"), (0x14, "refused"), (0x04, "refused")])

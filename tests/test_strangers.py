@@ -210,3 +210,11 @@ def test_no_way_out_is_a_note_and_wrong_where_a_link_is_down(built: World) -> No
     built.prepare("ip link set dev eth0 down")
     one = only(found(built))
     assert (one.wrong, one.fix) == (True, "ip link set dev eth0 up")
+
+
+def test_what_an_internal_network_sends_is_dropped_before_a_rule_could_accept_it(built: World) -> None:
+    built.must("network create --internal --subnet 10.0.9.1/24 inner --quiet")
+    put(built, "filter FORWARD", "-i inner -j ACCEPT")
+    assert wrong(built) == []
+    put(built, "mangle FORWARD", "-i inner -j ACCEPT")
+    assert {f.name for f in wrong(built)} == {"isolation"}
