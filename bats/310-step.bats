@@ -53,8 +53,12 @@ questions() { grep -c 'q = stop' <<<"$ERR" || true; }
         on_a_terminal "$keys" connect --net net1 --pid "$PID" --name web -p 8080:80 -p 5300:53/udp --step
         [ "$CODE" -eq 130 ]
         ran=$(($(grep -o '\\r' <<<"$keys" | wc -l)))
+        back=$(sed -n '/^# rolling back/,$s/^+ //p' <<<"$ERR" | sed 's/netns [0-9]* name/netns PID name/' | sort)
         same "$(jq -r ".[:$ran][].undo" <<<"$steps" | sed "s/\\$\\$/PID/" | sort)" \
-            "$(sed -n '/^# rolling back/,$s/^+ //p' <<<"$ERR" | sed 's/netns [0-9]* name/netns PID name/' | sort)"
+            "$(grep -vE '^conntrack -D|^ip neigh flush' <<<"$back")"
+        # Connections are forgotten if there was an address that could have had some.
+        addressed=$(jq -r ".[:$ran][].do" <<<"$steps" | grep -c 'addr add 10.' || true)
+        [ "$(grep -cE '^conntrack -D|^ip neigh flush' <<<"$back")" -eq $((3 * addressed)) ]
         [ -z "$OUT" ]
         same "$before" "$(kernel_state)"
         [ "$(netwrap ps --json)" = "[]" ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from netwrap import execute, mend, place
 from netwrap.errors import BadInput, CommandFailed, Interrupted, LeftBehind, NetwrapError, StateFailed, quoted
 from netwrap.execute import Runner, Say
 from netwrap.facts import Facts, holds
-from netwrap.flows import forget
+from netwrap.flows import forget, lets_connect
 from netwrap.foresee import after
 from netwrap.look import alive, look
 from netwrap.model import Container, Netns, State, is_name
@@ -199,7 +199,9 @@ class Desk:
         made = [e for e in self.store.entries(op=op) if e.op == op and e.state != "undone"]
         entries = [replace(e, place=0) for e in made]  # in the order in which it ran them
         self.say(f"# rolling back: {title}")
-        plan, seen = self._back(f"roll back {title}", entries, self.store.made_by(op))
+        made_by = self.store.made_by(op)
+        unused = made_by - {e.step.owner for e in self.store.entries(op=op) if e.op == op and lets_connect(e.step)}
+        plan, seen = self._back(f"roll back {title}", entries, made_by, unused)
         if self.mode.dry_run:
             self._defer(plan, seen, first=True)
             return
@@ -292,8 +294,13 @@ class Desk:
         runner.run((step,))
         return after(seen, [step])
 
-    def _back(self, title: str, entries: list[Entry], removes: Iterable[str]) -> tuple[Plan, Facts]:
-        """The plan that undoes the entries, after restoring the handles and chain names it needs; and the facts."""
+    def _back(
+        self, title: str, entries: list[Entry], removes: Iterable[str], unused: Collection[str] = ()
+    ) -> tuple[Plan, Facts]:
+        """The plan that undoes the entries, after restoring the handles and chain names it needs; and the facts.
+
+        `unused`: objects that nobody can have connected through, as the operation did not get that far.
+        """
         inside = _inside(entries)
         containers = self._containers(inside)
         seen = self.look(watched(containers), inside)
@@ -306,7 +313,7 @@ class Desk:
         if handles := tuple(mend.handles(plan.steps, owned, containers, seen)):
             first += handles
             plan = take_back(title, entries, after(seen, first), removes)
-        plan = forget(plan, plan.removes, seen, self.store.state())
+        plan = forget(plan, set(plan.removes).difference(unused), seen, self.store.state())
         return replace(plan, steps=first + plan.steps), seen
 
     def _containers(self, inside: Iterable[Netns]) -> list[Container]:

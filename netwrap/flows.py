@@ -28,6 +28,11 @@ def forget(plan: Plan, going: Collection[str], seen: Facts, state: State) -> Pla
     return replace(plan, steps=(*plan.steps, *(replace(step, inverts=NO_ROW) for step in steps)))
 
 
+def lets_connect(step: Step) -> bool:
+    """Return whether connections may exist because of a step: it adds an address or a rule."""
+    return step.probe.kind in ("addr", "rule")
+
+
 def _not_installed(plan: Plan, released: list[Endpoint], closed: list[Publication]) -> Plan:
     hint = "conntrack is not installed (sudo apt-get install conntrack)"
     if closed:
