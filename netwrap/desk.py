@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from netwrap.execute import Runner, Say
 from netwrap.facts import Facts, holds
 from netwrap.flows import forget, lets_connect
 from netwrap.foresee import after
+from netwrap.journal import Log, NoLog
 from netwrap.look import alive, look
 from netwrap.model import Container, Netns, State, is_name
 from netwrap.spawn import Signals, require
@@ -42,33 +43,6 @@ class Mode:
     """False if the caller handles signals: the work is then finished whatever comes."""
     line: str = "netwrap …"
     """The command line for the log, which everybody may read: without the command that `run` starts."""
-
-
-@dataclass
-class Log:
-    """The journal of one operation, as the executor sees it."""
-
-    store: Store
-    op: int
-
-    def begins(self, steps: Sequence[Step]) -> list[int]:
-        """Records the steps before they take effect."""
-        return self.store.step_begins(self.op, steps)
-
-    def done(self, rows: Sequence[int]) -> None:
-        """Records that they took effect."""
-        self.store.step_done(rows)
-
-
-class NoLog:
-    """No journal, for when it can no longer be written: what is begun in it is undone by the next command."""
-
-    def begins(self, _: Sequence[Step]) -> list[int]:
-        """Writes nothing down."""
-        return []
-
-    def done(self, _: Sequence[int]) -> None:
-        """Writes nothing down."""
 
 
 @dataclass

@@ -67,8 +67,9 @@ MAY_IMPORT = {
     "statedir": {"errors"},
     "statefile": {"statedir", "schema", "errors"},
     "store": {"statefile", "codec", "undo", "steps", "model"},
+    "journal": {"store", "steps"},
     "desk": {
-        *("terminal", "store", "execute", "spawn", "place", "look", "undo", "mend", "foresee", "flows"),
+        *("terminal", "journal", "store", "execute", "spawn", "place", "look", "undo", "mend", "foresee", "flows"),
         *("views", "facts", "steps", "model", "errors"),
     },
     "session": {"desk", "place", "look", "terminal", "store", "statedir", "schema", "spawn", "steps", "errors"},
