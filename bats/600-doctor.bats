@@ -264,10 +264,10 @@ writes_the_file() {
 }
 
 @test "ordinary users may not make user namespaces" {
-    local forbid='echo 0 >/proc/sys/user/max_user_namespaces && exec netwrap doctor --json'
+    local found forbid='echo 0 >/proc/sys/user/max_user_namespaces && exec netwrap doctor --json'
     # In a user namespace of its own: as root this would be the machine's own setting.
-    OUT=$(host unshare --user --map-root-user --mount-proc --pid --fork sh -c "$forbid" 2>/dev/null) || true
-    jq -e 'any(.[]; .name == "user namespaces" and (.what | contains("user.max_user_namespaces=0")))' <<<"$OUT"
+    found=$(host unshare --user --map-root-user --mount-proc --pid --fork sh -c "$forbid" 2>/dev/null) || true
+    jq -e 'any(.[]; .name == "user namespaces" and (.what | contains("user.max_user_namespaces=0")))' <<<"$found"
 }
 
 @test "a container's process has ended" {

@@ -73,8 +73,8 @@ def test_a_signal_that_comes_while_the_command_is_being_started_ends_it_too() ->
     """Between the fork and the moment when the handler knows the child."""
     begun = time.monotonic()
     with Signals() as signals, pytest.raises(CommandFailed):
-        spawn(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 5"], None, signals)
-    assert time.monotonic() - begun < 3
+        spawn(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 60"], None, signals)
+    assert time.monotonic() - begun < 30
 
 
 def test_a_signal_is_not_lost_where_the_command_has_ended_and_left_a_child_that_holds_its_output() -> None:
@@ -89,7 +89,7 @@ def test_the_time_limit_ends_a_child_too_that_an_ended_command_has_left(monkeypa
     monkeypatch.setenv("NETWRAP_TIMEOUT", "0.3")
     begun = time.monotonic()
     spawn(["sh", "-c", "sleep 5 & exit 0"])
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30
 
 
 def test_signals_that_are_not_heeded_are_handled_by_who_did_before() -> None:
@@ -148,8 +148,8 @@ def test_without_any_thread_a_command_runs_as_with_them(monkeypatch: pytest.Monk
     monkeypatch.delenv("NETWRAP_TIMEOUT")
     begun = time.monotonic()
     with Signals() as signals, pytest.raises(CommandFailed):
-        spawn(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 5"], None, signals)
-    assert time.monotonic() - begun < 3
+        spawn(["sh", "-c", f"kill -TERM {os.getpid()}; sleep 60"], None, signals)
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("count", range(1, 8))
