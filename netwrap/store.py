@@ -248,10 +248,16 @@ class Store(StateFile):
         (undoes,) = self._db.execute("SELECT undoes FROM operation WHERE id = ?", (op,)).fetchone()
         self._db.execute("UPDATE operation SET state = 'undone' WHERE id = ?", (undoes,))
         self._db.execute(
-            "UPDATE operation SET state = 'done' WHERE id IN (SELECT undoes FROM operation WHERE id = ?1)"
-            " OR (kind = 'build' AND state = 'undone' AND undoes IS NULL AND id != ?1"
-            " AND id IN (SELECT op FROM object WHERE rebuilt_by = ?2 UNION SELECT op FROM step WHERE mended_by = ?2))",
+            "UPDATE operation SET state = 'done' WHERE id = (SELECT undoes FROM operation WHERE id = ?)", (undoes,)
+        )
+        built = self._db.execute(
+            "SELECT id FROM operation WHERE kind = 'build' AND state = 'undone' AND undoes IS NULL AND id != ?1"
+            " AND id IN (SELECT op FROM object WHERE rebuilt_by = ?2 UNION SELECT op FROM step WHERE mended_by = ?2)",
             (undoes, op),
+        ).fetchall()
+        self._db.executemany(
+            "UPDATE operation SET state = 'done' WHERE id = ?",
+            [(row["id"],) for row in built if self._wanted(row["id"])],  # not for a shared object alone
         )
 
     def entries(

@@ -222,6 +222,15 @@ def test_undos_in_any_order_bring_what_is_shared_as_long_as_it_is_needed(built: 
     assert built.state().owners == frozenset()
 
 
+def test_an_operation_is_not_done_again_because_something_shared_is_back(built: World) -> None:
+    built.must("disconnect web --net a --quiet")  # the connect that also made web's handle
+    states = [o.state for o in built.operations()]
+    assert states[3] == "undone"
+    built.must("disconnect web --quiet")  # the handle goes with its last network
+    built.must("undo --quiet")
+    assert [o.state for o in built.operations()][: len(states)] == states
+
+
 @pytest.mark.parametrize("nth", range(6))
 @pytest.mark.parametrize(
     "lines",
