@@ -39,21 +39,27 @@ def changing(mode: Mode, title: str, drops: Callable[[Desk, Elsewhere], None] | 
     with (
         Signals(heed=mode.heeds_signals) as signals,
         lock(mode.state_dir, title, lambda holder: _waiting(signals, holder)) as fd,
+        _inherited(fd),
+        contextlib.closing(Store(mode.state_dir, write=True)) as store,
     ):
-        os.set_inheritable(fd, True)
-        kept_open.add(fd)
-        store = Store(mode.state_dir, write=True)
         if store.migrated_from is not None:
             talk(f"netwrap: {store.path} now has version {VERSION}; a backup: {store.path}.v{store.migrated_from}")
-        try:
-            desk = Desk(mode, store, signals)
-            _arrives(desk, drops)
-            Desk(Mode(mode.state_dir, quiet=mode.quiet), store, signals).recover()
-            signals.check()
-            yield desk
-        finally:
-            store.close()
-            kept_open.discard(fd)
+        desk = Desk(mode, store, signals)
+        _arrives(desk, drops)
+        Desk(Mode(mode.state_dir, quiet=mode.quiet), store, signals).recover()
+        signals.check()
+        yield desk
+
+
+@contextlib.contextmanager
+def _inherited(fd: int) -> Iterator[None]:
+    """Lets commands inherit a descriptor: one that outlives a killed netwrap goes on holding the lock."""
+    os.set_inheritable(fd, True)
+    kept_open.add(fd)
+    try:
+        yield
+    finally:
+        kept_open.discard(fd)
 
 
 @contextlib.contextmanager
