@@ -7,6 +7,7 @@ import select
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -212,8 +213,11 @@ def _waited_for(child: _Child, signals: Signals | None) -> int | None:
     try:
         waiting = select.poll()
         waiting.register(ended, select.POLLIN)
-        is_late = not waiting.poll(min(time_limit() * 1000, 2**31 - 1))
-        if is_late:
+        until = time.monotonic() + time_limit()
+        while (rest := until - time.monotonic()) > 0:
+            if waiting.poll(min(rest, 0.5) * 1000):  # no wait is long: a signal that comes just before is handled after
+                break
+        if is_late := rest <= 0:
             end(child)
         code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
         return None if is_late else code
