@@ -17,7 +17,7 @@ from netwrap.plan.containers import refuse_full, replies
 from netwrap.plan.networks import refuse_overlap
 from netwrap.plan.ports import refuse_taken, to_itself
 from netwrap.steps import NO_ROW, Object, Plan, Step, conntrack, owned
-from netwrap.undo import SHARED, Entry, TakenDown, foundation, has_another, needs, order, spoken, whose
+from netwrap.undo import SHARED, Entry, TakenDown, foundation, has_another, needs, order, spoken, turns_of, whose
 
 _BASES = ("link", "netns", "chain")
 """Kinds of probes of what others are built upon: without it their commands fail."""
@@ -43,7 +43,8 @@ def rebuild(
     work = _Work(gone, seen, whole, sorted([*standing, *gone.entries], key=lambda e: e.order))
     for owner in order(foundation(owners) - owners - state.owners):
         work.run(owned(owner, _shared(owner, seen, whole)))
-    work.rebuild([entry for entry in gone.entries if entry.step.owner in owners])
+    turns = turns_of(gone.entries)
+    work.rebuild(sorted((e for e in gone.entries if e.step.owner in owners), key=lambda e: turns[e.id]))
     for network in (made for made in objects.values() if isinstance(made, Network)):
         work.run(owned(network.owner, _told_to_forward(network, seen, gone)))
     for name in sorted({made.container for made in objects.values() if isinstance(made, Endpoint)}):

@@ -192,7 +192,8 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
     already: list[str] = []
     warnings: list[str] = []
     lost = {e.step.probe.key[0] for e in entries if e.step.kind == "link add" and is_away(e.step.probe, seen)}
-    for entry in sorted(entries, key=lambda e: (not is_undone_last(e.step), *e.order), reverse=True):
+    turns = turns_of(entries)
+    for entry in sorted(entries, key=lambda e: (not is_undone_last(e.step), turns[e.id]), reverse=True):
         if entry.state == "undone" or entry.step.undo is None:
             continue
         if is_undone_last(entry.step) and conntrack.TOOL not in seen.tools:
@@ -221,6 +222,24 @@ def take_back(title: str, entries: Iterable[Entry], seen: Facts, removes: Iterab
         step = inverse(entry)
         steps.append(replace(step, do=inner_end(entry.step)) if _lost_its_other_end(entry, entries, lost) else step)
     return Plan(title, tuple(steps), tuple(already), removes=tuple(sorted(removes)), warnings=tuple(warnings))
+
+
+def turns_of(entries: Iterable[Entry]) -> dict[int, tuple[object, ...]]:
+    """The order of steps, by their rows, in which each chain comes before the rules in it, with all of its object.
+
+    Objects that were built up again are older than a chain that was made anew for them.
+    """
+    entries = list(entries)
+    chains = {e.step.probe.key: e for e in entries if e.step.probe.kind == "chain"}
+    first: dict[str, tuple[int, int]] = {}
+    for entry in entries:
+        chain = chains.get(entry.step.probe.key[:2]) if entry.step.probe.kind == "rule" else None
+        if chain is not None and entry.order < chain.order:
+            first[chain.step.owner] = min(entry.order, first.get(chain.step.owner, entry.order))
+    return {
+        e.id: (first[e.step.owner], 0, e.order) if e.order > first.get(e.step.owner, e.order) else (e.order, 1, e.order)
+        for e in entries
+    }
 
 
 def is_away(probe: Probe, seen: Facts) -> bool:

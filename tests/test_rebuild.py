@@ -231,6 +231,27 @@ def test_an_operation_is_not_done_again_because_something_shared_is_back(built: 
     assert [o.state for o in built.operations()][: len(states)] == states
 
 
+@pytest.mark.parametrize("option", ["", " --batch"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (NET, OTHER, "network remove a", "network remove b", "undo 3", "network remove a", "undo", "undo 1 --yes"),
+        (NET, OTHER, "network remove b", "network remove a", "undo 3", "undo 4", "network remove a b"),
+        (NET, "network remove a", OTHER, "undo 2", "network remove b a"),
+        (NET, "network remove a", OTHER, "undo 2", "network remove b", "network remove a", "undo", "undo 1 --yes"),
+    ],
+    ids=" ".join,
+)
+def test_networks_that_are_older_than_what_the_host_has_for_them_go_without_a_rest(
+    lines: tuple[str, ...], option: str, world: World
+) -> None:
+    bare = world.kernel.snapshot()
+    for line in lines:
+        world.must(f"{line} --quiet{option}")
+    assert world.state().owners == frozenset()
+    assert world.kernel.snapshot() == bare
+
+
 @pytest.mark.parametrize("nth", range(6))
 @pytest.mark.parametrize(
     "lines",
