@@ -133,7 +133,7 @@ web/net1 8080:80/tcp" "$(standing)"
     kept=$(kernel_state)
     nw undo 1
     [ "$CODE" -eq 0 ]
-    [[ $ERR == *"undone already"* ]]
+    [[ $ERR == *"already undone"* ]]
     same "$kept" "$(kernel_state)"
     same "net2" "$(standing)"
 }
