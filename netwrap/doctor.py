@@ -52,6 +52,7 @@ def findings(machine: Machine, seen: Facts, state: State, entries: Iterable[Entr
         *_managers(machine, state),
         *left_over(standing, seen, state),
         *_shadowed(seen, state),
+        *_moved(seen, state),
     ]
     return once(found)
 
@@ -359,3 +360,17 @@ def _shadowed(seen: Facts, state: State) -> Iterator[Finding]:
                     f"`netwrap unpublish {publication.container} {publication.port.spec}`.",
                     None,
                 )
+
+
+def _moved(seen: Facts, state: State) -> Iterator[Finding]:
+    """Ports that are published on an address which this host no longer has."""
+    for publication in state.publications:
+        port, name = publication.port, publication.container
+        if port.host_ip is not None and not port.host_ip.is_loopback and port.host_ip not in seen.addresses():
+            yield Finding(
+                "published address",
+                f"{port.spec} of {name}: this host no longer has the address {port.host_ip}",
+                "Packets to that address do not come here, or are not for this host; another machine may have it by "
+                f"now. Add the address to a link again, or remove the port: `netwrap unpublish {name} {port.spec}`.",
+                None,
+            )

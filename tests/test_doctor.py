@@ -285,3 +285,15 @@ def test_a_listener_behind_a_published_port_is_shadowed(built: World) -> None:
     assert "*:8080/tcp" in one.what
     assert one.fix is None  # whose port is it?
     assert "netwrap unpublish bird2 8080:80/tcp" in one.why
+
+
+def test_a_port_on_an_address_that_the_host_no_longer_has_is_wrong(built: World) -> None:
+    built.must("publish bird2 192.168.1.10:9090:90 --quiet")
+    built.must("publish bird2 127.0.0.1:9191:91 --quiet")
+    assert found(built) == []
+    built.prepare("ip addr del 192.168.1.10/24 dev eth0")
+    built.prepare("ip addr add 192.168.1.8/24 dev eth0")
+    one = next(f for f in found(built) if f.name == "published address")
+    assert (one.wrong, one.fix) == (True, None)
+    assert "192.168.1.10:9090:90/tcp of bird2" in one.what
+    assert "netwrap unpublish bird2 192.168.1.10:9090:90/tcp" in one.why

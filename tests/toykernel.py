@@ -13,19 +13,19 @@ from itertools import count
 from typing import Any
 
 from toyflows import ToyFlow
+from toysettings import Settings
 from toyspace import Namespace, ToyLink, change_route, change_rule
 from toytables import Refused, Tables, split
-from toywords import key_of, link_options, must, spelt
+from toywords import link_options, must, spelt
 
 from netwrap.errors import CommandFailed
-from netwrap.facts import Facts, Link, Listener, Route, Space
+from netwrap.facts import Facts, Listener, Route
 from netwrap.model import Netns, Process
 from netwrap.nft import Hook
 from netwrap.policy import PolicyRule
 from netwrap.steps import Cmd, shell_line
 
 HOST = 4026531840
-SETTINGS = {"forwarding": "0", "route_localnet": "0", "accept_redirects": "1", "rp_filter": "0", "disable_ipv6": "0"}
 
 
 class ToyKernel:
@@ -39,7 +39,7 @@ class ToyKernel:
         self.handles: dict[str, int] = {}
         self.processes = {1: Process(1, 10, HOST, 1)}
         self.tables = Tables()
-        self.sysctls = {key_of(n, setting): old for n in ("all", "default", "lo") for setting, old in SETTINGS.items()}
+        self.sysctls = Settings()
         self.listeners: set[Listener] = set()
         self.flows: list[ToyFlow] = []
         self.tools: set[str] = set()
@@ -80,11 +80,11 @@ class ToyKernel:
         processes = {pid: self.processes[pid] for pid in pids if pid in self.processes}
         inodes = {HOST, *(p.inode for p in processes.values())} | {self.handles.get(n.name, 0) for n in namespaces}
         return Facts(
-            host=self._space(self.host),
+            host=self.host.seen(self.ways),
             inode=HOST,
             boot_id=self.boot_id,
             handles=dict(self.handles),
-            spaces={i: self._space(self.namespaces[i]) for i in inodes if i in self.namespaces},
+            spaces={i: self.namespaces[i].seen() for i in inodes if i in self.namespaces},
             cookies={i: self.cookies[i] for i in inodes if i in self.cookies},
             rules={place: tuple(rules) for place, rules in self.tables.chains.items()},
             sysctls=dict(self.sysctls),
@@ -110,7 +110,7 @@ class ToyKernel:
             "rules": {place: tuple(rules) for place, rules in self.tables.chains.items()},
             "namespaces": {
                 inode: (
-                    {n: self._told(li) for n, li in ns.links.items()},
+                    {n: li.told() for n, li in ns.links.items()},
                     sorted(ns.addrs),
                     sorted(ns.routes + ns.connected(), key=str),
                     sorted(ns.policy),
@@ -118,13 +118,6 @@ class ToyKernel:
                 for inode, ns in self.namespaces.items()
             },
         }
-
-    @staticmethod
-    def _told(link: ToyLink) -> dict[str, Any]:
-        told = {**vars(link), "peer": link.peer.name if link.peer else None}
-        del told["index"]
-        del told["mtu_is_set"]  # nobody can ask the kernel for it
-        return told
 
     def end_process(self, pid: int) -> None:
         """A process ends; its namespace goes with it, unless a handle keeps it."""
@@ -247,16 +240,7 @@ class ToyKernel:
     def _appear(self, ns: Namespace, link: ToyLink) -> None:
         ns.links[link.name] = link
         if ns is self.host:
-            for setting in SETTINGS:
-                self._has_setting(link, setting)
-
-    def _has_setting(self, link: ToyLink, setting: str) -> None:
-        """A link's setting begins as those of new links are; below an MTU of 1280 there is no IPv6 on it."""
-        key, default = key_of(link.name, setting), self.sysctls.get(key_of("default", setting))
-        if default is None or (setting == "disable_ipv6" and link.mtu < 1280):
-            self.sysctls.pop(key, None)
-        else:
-            self.sysctls.setdefault(key, default)
+            self.sysctls.appear(link)
 
     def _forget(self, ns: Namespace, name: str) -> None:
         """A link leaves a namespace, and its addresses, routes, ports and settings with it."""
@@ -269,8 +253,7 @@ class ToyKernel:
                 port.master, port.hairpin = None, False
         self._follow(ns)
         if ns is self.host:
-            for setting in SETTINGS:
-                self.sysctls.pop(key_of(name, setting), None)
+            self.sysctls.forget(name)
 
     def _follow(self, ns: Namespace) -> None:
         """A bridge whose MTU nobody has set has that of its smallest port (br_mtu_auto_adjust() in net/bridge)."""
@@ -278,7 +261,7 @@ class ToyKernel:
             if bridge.kind == "bridge" and not bridge.mtu_is_set:
                 bridge.mtu = min((li.mtu for li in ns.links.values() if li.master == bridge.name), default=1500)
                 if ns is self.host:
-                    self._has_setting(bridge, "disable_ipv6")
+                    self.sysctls.of_link(bridge, "disable_ipv6")
 
     def _link_del(self, ns: Namespace, link: ToyLink) -> None:
         must(link.kind != "", "RTNETLINK answers: Operation not supported")
@@ -317,7 +300,7 @@ class ToyKernel:
                 link.mtu, link.mtu_is_set = int(value), True
                 self._follow(ns)
                 if ns is self.host:
-                    self._has_setting(link, "disable_ipv6")
+                    self.sysctls.of_link(link, "disable_ipv6")
             case ["type", "bridge_slave", "hairpin", ("on" | "off") as value]:
                 must(link.master is not None, "RTNETLINK answers: Operation not supported")
                 link.hairpin = value == "on"
@@ -337,8 +320,7 @@ class ToyKernel:
         for port in ns.links.values():
             port.master = name if port.master == old else port.master
         if ns is self.host:
-            for setting in (s for s in SETTINGS if key_of(old, s) in self.sysctls):
-                self.sysctls[key_of(name, setting)] = self.sysctls.pop(key_of(old, setting))
+            self.sysctls.rename(old, name)
 
     def _target(self, where: str) -> Namespace:
         """A namespace as `ip link set … netns` takes it: a handle, or a pid."""
@@ -410,23 +392,4 @@ class ToyKernel:
     def _sysctl(self, key: str, value: str) -> None:
         key = spelt(key)
         must(key in self.sysctls, f"sysctl: cannot stat /proc/sys/{key.replace('.', '/')}: No such file", 255)
-        changes = self.sysctls[key] != value
-        self.sysctls[key] = value
-        if key == "net.ipv4.conf.all.forwarding" and changes:  # inet_forward_change() in net/ipv4/devinet.c
-            self.sysctls["net.ipv4.conf.all.accept_redirects"] = "0" if value == "1" else "1"
-            for name in ("default", *self.host.links):
-                self.sysctls[key_of(name, "forwarding")] = value
-        if key == "net.ipv6.conf.all.disable_ipv6":  # addrconf_disable_ipv6() in net/ipv6/addrconf.c
-            for name in ("default", *(n for n in self.host.links if key_of(n, "disable_ipv6") in self.sysctls)):
-                self.sysctls[key_of(name, "disable_ipv6")] = value
-
-    def _space(self, ns: Namespace) -> Space:
-        links = {
-            name: Link(
-                *(name, li.mac, li.kind, li.up, li.master, li.group, li.mtu, li.hairpin, li.altnames, li.index),
-                peer=li.peer.index if li.peer else 0,
-            )
-            for name, li in ns.links.items()
-        }
-        ways = self.ways if ns is self.host else ()
-        return Space(links, frozenset(ns.addrs), tuple(ns.routes + ns.connected()), frozenset(ns.policy), ways)
+        self.sysctls.write(key, value, self.host.links)

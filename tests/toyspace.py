@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import count
+from typing import Any
 
 from toywords import must
 
-from netwrap.facts import Route
+from netwrap.facts import Link, Route, Space
+from netwrap.policy import PolicyRule
 from netwrap.wayout import WAY_OUT, WayOut
 
 LOOPBACK_MAC = "00:00:00:00:00:00"
@@ -31,6 +33,13 @@ class ToyLink:
     peer: ToyLink | None = None
     index: int = field(default_factory=count(1).__next__)
 
+    def told(self) -> dict[str, Any]:
+        """What the kernel tells of it."""
+        told = {**vars(self), "peer": self.peer.name if self.peer else None}
+        del told["index"]
+        del told["mtu_is_set"]  # nobody can ask the kernel for it
+        return told
+
 
 @dataclass
 class Namespace:
@@ -42,6 +51,17 @@ class Namespace:
     policy: list[tuple[str, str]] = field(default_factory=list)
     disconnected: set[tuple[str, str]] = field(default_factory=set)
     """Links and subnets whose connected route somebody has deleted."""
+
+    def seen(self, ways: tuple[PolicyRule, ...] = ()) -> Space:
+        """What a look into it shows; `ways` are rules for tables of routes."""
+        links = {
+            name: Link(
+                *(name, li.mac, li.kind, li.up, li.master, li.group, li.mtu, li.hairpin, li.altnames, li.index),
+                peer=li.peer.index if li.peer else 0,
+            )
+            for name, li in self.links.items()
+        }
+        return Space(links, frozenset(self.addrs), tuple(self.routes + self.connected()), frozenset(self.policy), ways)
 
     def connected(self) -> list[Route]:
         """The routes that the kernel makes of the addresses of links that are up."""

@@ -115,7 +115,8 @@ class World:
             case ["install", tool]:
                 self.kernel.tools.add(tool)
             case ["without", "ipv6"]:
-                self.kernel.sysctls = {k: v for k, v in self.kernel.sysctls.items() if "ipv6" not in k}
+                for key in [k for k in self.kernel.sysctls if "ipv6" in k]:
+                    del self.kernel.sysctls[key]
             case ["mtu", value, link]:
                 self.kernel.host.links[link].mtu = int(value)
             case words:
