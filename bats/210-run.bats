@@ -123,7 +123,8 @@ sh_ps() { netwrap ps --json | jq -e "$1"; }
     local name
     host bash -c 'netwrap run --quiet --net testbridge -d -- sh -c "readlink /proc/self/fd/0; echo hello; echo err >&2; sleep 1; echo late" >/run/log 2>&1'
     wait_for sh_ps "length == 0"
-    [ "$(host sed 1d /run/log)" = "$(printf '/dev/null\nhello\nerr\nlate')" ]
+    [ "$(host grep -cx 'c-[0-9a-f]\{8\}' /run/log)" = 1 ] # its name, beside what the command says at its start
+    [ "$(host grep -vx 'c-[0-9a-f]\{8\}' /run/log)" = "$(printf '/dev/null\nhello\nerr\nlate')" ]
     # shellcheck disable=SC2016
     name=$(host timeout 20 bash -c 'echo "$(netwrap run --quiet --net testbridge -d --name job -- sleep 100000 2>&1)"')
     [ "$name" = job ]
