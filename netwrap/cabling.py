@@ -1,4 +1,4 @@
-"""Links, cables and bridges that carry nothing, or carry it elsewhere."""
+"""Links, cables and bridges that carry no packets, or carry them elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from netwrap.verdict import BRIDGE, Break, Case, Gap, locate, missing
 
 
 def by_link(case: Case, gap: Gap) -> Break | None:
-    """A link that is away, down or in another bridge."""
+    """Find a link that is missing, down or in another bridge."""
     bridges = [case.state.networks[name].bridge for name in case.trial.networks]
     inside = [Point("", bridge, False) for bridge in bridges] if gap.kind == BRIDGE else []
     for point in (*inside, *filter(None, (gap.last, gap.next))):
@@ -20,7 +20,7 @@ def by_link(case: Case, gap: Gap) -> Break | None:
 
 
 def _without_carrier(case: Case, point: Point) -> Break | None:
-    """A link that is up and carries nothing, as the other end of its cable is down."""
+    """Find a link that is up but has no carrier because the other end of its cable is down."""
     row = case.clues.link(point.place, point.link)
     if row is None or "NO-CARRIER" not in row.get("flags", ()):
         return None
@@ -33,7 +33,7 @@ def _without_carrier(case: Case, point: Point) -> Break | None:
 
 
 def broken_link(case: Case, point: Point) -> Break | None:
-    """A link that is not there, or down."""
+    """Find a link that is missing or down."""
     name, place = point.link, point.place
     if place and place not in case.clues.links:
         return None
@@ -52,7 +52,7 @@ def broken_link(case: Case, point: Point) -> Break | None:
 
 
 def without_arp(case: Case, point: Point) -> Break | None:
-    """A link that neither asks nor answers who has an address."""
+    """Find a link that neither sends nor answers ARP requests."""
     row = case.clues.link(point.place, point.link)
     if row is None or "NOARP" not in row.get("flags", ()):
         return None
@@ -61,12 +61,12 @@ def without_arp(case: Case, point: Point) -> Break | None:
 
 
 def by_arp(case: Case, gap: Gap) -> Break | None:
-    """Nobody answers ARP, as that is off where the question has come."""
+    """Nothing answers ARP because ARP is off where the request arrived."""
     return without_arp(case, gap.last) if gap.arp and gap.last is not None else None
 
 
 def by_bridge(case: Case, gap: Gap) -> Break | None:
-    """A port of the bridge that is out of it, blocked, isolated or filtered."""
+    """Find a bridge port that has left the bridge, or is blocked, isolated or filtered."""
     bridges = {n.bridge for n in case.state.networks.values()}
     for point in filter(None, (gap.last, gap.next)):
         row = case.clues.link(point.place, point.link)
@@ -94,7 +94,7 @@ def by_bridge(case: Case, gap: Gap) -> Break | None:
 
 
 def by_vlan(case: Case, gap: Gap) -> Break | None:
-    """A bridge that filters VLANs, where nothing else explains it."""
+    """Find a bridge that filters VLANs, if nothing else explains the loss."""
     for point in filter(None, (gap.last, gap.next)):
         port_row = case.clues.link(point.place, point.link) or {}
         bridge = case.clues.link("", port_row.get("master", ""))
@@ -105,7 +105,7 @@ def by_vlan(case: Case, gap: Gap) -> Break | None:
 
 
 def by_mtu(case: Case, gap: Gap) -> Break | None:
-    """The link that the packets never came to, where they are bigger than it takes."""
+    """Find the link that the packets never reached because they are bigger than its MTU."""
     if gap.next is None or gap.last is None:
         return None
     row = case.clues.link(gap.next.place, gap.next.link)
@@ -116,7 +116,7 @@ def by_mtu(case: Case, gap: Gap) -> Break | None:
 
 
 def too_big(case: Case, size: int) -> Break:
-    """A link on the way that silently drops packets as big as the first link allows."""
+    """Find a link on the way that silently drops packets as big as the first link allows."""
     network = case.state.networks[case.trial.networks[0]]
     rows = [(p, row) for p in case.trial.way if (row := case.clues.link(p.place, p.link)) is not None]
     bridges = {n.bridge for n in case.state.networks.values()}

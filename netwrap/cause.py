@@ -1,6 +1,7 @@
-"""Why a packet was lost: what the kernel has counted, its settings and its routes, at the place where it was lost.
+"""Why a packet was lost: the kernel's counters, settings and routes at the place where it was lost.
 
-Nothing is guessed: what is named has counted the packets, or is so and explains the loss by itself. Else it is unknown.
+Nothing is guessed: a named cause has counted the packets, or is a fact that alone explains the loss. Otherwise the
+cause is unknown.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ HOOKS = {
     BRIDGE: ("prerouting", "input", "forward", "output", "postrouting", "ingress", "egress"),
     CABLE: ("ingress", "egress"),
 }
-"""The hooks of nftables that a packet passes where it can be lost."""
+"""The nftables hooks that a packet passes at each kind of place where it can be lost."""
 
 
 def explain(case: Case) -> Break:
-    """The first hop that breaks."""
+    """Return the first hop that breaks."""
     if found := misdirected(case):
         return found
     gap = locate(case)
@@ -52,7 +53,7 @@ def explain(case: Case) -> Break:
 
 
 def unknown(case: Case, gap: Gap) -> Break:
-    """What is so where the cause is not found: up to where the packet was seen, and what has been ruled out."""
+    """Return what is known if no cause is found: where the packet was last seen, and what has been ruled out."""
     if case.answered and case.arrived:
         return Break("unknown", "some packets get an answer and others do not", None)
     if gap.kind == BEYOND:
@@ -68,7 +69,7 @@ def unknown(case: Case, gap: Gap) -> Break:
 
 
 def _by_rule(case: Case, gap: Gap) -> Break | None:
-    """A rule that has taken the packets: somebody else's, or one of ours in the place of one that is missing."""
+    """Find a rule that has taken the packets: another program's or user's, or ours because another is missing."""
     places = [gap.place or ""]
     if gap.kind == RECEIVING and not gap.going and gap.place is not None:
         places = [gap.place]
@@ -81,7 +82,7 @@ def _by_rule(case: Case, gap: Gap) -> Break | None:
 
 
 def blame(case: Case, c: Counted) -> Break:
-    """What is named for a rule that takes packets which it should not get."""
+    """Return the cause to name for a rule that takes packets which should not reach it."""
     where = f" in {c.place}" if c.place else ""
     if not c.rule or c.is_ours:
         if not c.place and (lost := _lost_rule(case, c)):
@@ -99,7 +100,7 @@ def blame(case: Case, c: Counted) -> Break:
 
 
 def _lost_rule(case: Case, c: Counted) -> Break | None:
-    """A rule or chain of ours that is missing in the table of what takes the packets."""
+    """Find a rule or chain of ours that is missing in the table of the rule that takes the packets."""
     for lost in case.lost:
         probe = lost.step.probe
         if probe.kind in ("rule", "chain") and probe.key[0] == c.table and not {"DROP", "REJECT"} & {*probe.key}:
@@ -108,7 +109,7 @@ def _lost_rule(case: Case, c: Counted) -> Break | None:
 
 
 def _leads_past(case: Case, c: Counted) -> Counted | None:
-    """A stranger's rule that ends a chain of ours before its time."""
+    """Find a foreign rule that leaves one of our chains too early."""
     ours = {step.chain for step in case.counted.get("", ()) if step.is_ours} | {c.chain}
     for other in case.counted.get("", ()):
         ends = other.verdict in ("RETURN",) or "-g" in other.rule
@@ -124,7 +125,7 @@ def _leads_past(case: Case, c: Counted) -> Counted | None:
 
 
 def _opening(case: Case, c: Counted) -> str | None:
-    """What lets our links in where a policy takes their packets; the policy itself is the host's."""
+    """Return the command that lets our links in if a policy takes their packets; the policy is the host's."""
     if c.rule:
         return c.removal if c.place else None
     inside = f"ip netns exec {c.place} " if c.place else ""
@@ -138,7 +139,7 @@ def _opening(case: Case, c: Counted) -> str | None:
 
 
 def _by_sum(case: Case, gap: Gap) -> Break | None:
-    """What the kernel counts of packets that it drops: reverse path filter, full tables, IPsec, queues."""
+    """Find the cause in the kernel's counters of dropped packets: reverse path filter, full tables, IPsec, queues."""
     place = gap.place or ""
     sums = case.sums.get(place, {})
     inside = f"ip netns exec {place} " if place else ""
@@ -149,7 +150,7 @@ def _by_sum(case: Case, gap: Gap) -> Break | None:
         fixes = [f"{inside}sysctl net/ipv4/conf/{x}/rp_filter=0" for x in strict]
         what = f"the reverse path filter{where} drops the packets: answers would leave by another link"
         route = wrong_route(case, Gap(FORWARDING, place, gap.last, gap.next, not gap.going)) or wrong_route(case, gap)
-        if route is not None and "route get" not in (route.fix or ""):  # the kernel's refusal is the filter's own
+        if route is not None and "route get" not in (route.fix or ""):  # the kernel refuses due to the filter itself
             return Break("rp_filter", f"{what} ({route.broken})", route.fix)
         return Break("rp_filter", what, " && ".join(fixes) or None)
     if sums.get("conntrack full", 0) >= case.shots:
@@ -180,7 +181,7 @@ def _links_of(gap: Gap, place: str) -> set[str]:
 
 
 def _by_address(case: Case, gap: Gap) -> Break | None:
-    """Nobody answers ARP, or IP: the address is not where it should be."""
+    """Find why nothing answers ARP or IP: the address is not where it should be."""
     place = gap.place
     if place is None or place not in case.clues.addresses:
         return None
@@ -200,7 +201,7 @@ def _by_address(case: Case, gap: Gap) -> Break | None:
 
 
 def _by_service(case: Case, gap: Gap) -> Break | None:
-    """The container got it: is there a program that waits for it?"""
+    """The container got the packet: check whether a program listens for it."""
     trial = case.trial
     if not gap.going or gap.arp or not trial.goal:
         return None
@@ -239,7 +240,7 @@ def _by_echo(case: Case, gap: Gap) -> Break | None:
 
 
 def _by_forwarding(case: Case, gap: Gap) -> Break | None:
-    """The link that the packet comes by does not forward."""
+    """Find a link that receives the packet but does not forward."""
     if gap.kind != FORWARDING or gap.last is None or gap.arp:
         return None
     every, own = "net/ipv4/conf/all/forwarding", f"net/ipv4/conf/{gap.last.link}/forwarding"
@@ -260,7 +261,7 @@ def _has_lost_sysctl(case: Case) -> bool:
 
 
 def _by_words(case: Case, _: Gap) -> Break | None:
-    """What routers on the way say; ours are explained by what they do."""
+    """Use ICMP errors from routers on the way; errors from our own addresses are explained by other checks."""
     for said in case.errors_seen():
         if said.port == EXCEEDED:
             return Break("route", f"{said.src} says: time exceeded (the packet's TTL has run out)", None)
@@ -273,7 +274,7 @@ def _by_words(case: Case, _: Gap) -> Break | None:
 
 
 def _by_outside(case: Case, gap: Gap) -> Break | None:
-    """It has left this host as it should, and nobody answers."""
+    """The packet has left this host correctly, and nothing answers."""
     if gap.arp and gap.going:
         link = gap.last.link if gap.last else "-"
         return Break(
@@ -293,8 +294,8 @@ def _by_outside(case: Case, gap: Gap) -> Break | None:
 
 
 def _unanswered(case: Case, last: Point) -> Break:
-    """A packet that has left for outside as it should, and has got no answer. That this host gets none either shows
-    nothing of containers."""
+    """Explain a packet that has left for outside correctly and got no answer. If this host gets no answer either, that
+    says nothing about containers."""
     ip, link = case.trial.ip, last.link
     source = next((p.src for p in case.packets(last, "request")), "")
     said = f"no answer from {ip}: the packet has left by {link}, from {source}"
@@ -310,11 +311,11 @@ def _unanswered(case: Case, last: Point) -> Break:
 
 
 LOW = 8
-"""A TTL that gets a packet nowhere far: hosts start with 64 or more (RFC 1700)."""
+"""A lower TTL does not carry a packet far: hosts start with 64 or more (RFC 1700)."""
 
 
 def _by_change(case: Case, gap: Gap) -> Break | None:
-    """A rule of somebody's that has changed how far the packets get, where they have ended by that."""
+    """Find a foreign rule that has changed the TTL, if the packets were lost because of that."""
     packets = case.packets(gap.last, "request" if gap.going else "answer") if gap.last is not None else []
     is_short = any(0 < p.ttl < LOW for p in packets) and not (case.trial.target == OUTSIDE and gap.kind == BEYOND)
     ended = case.sums.get("", {}).get("IpInHdrErrors", 0) >= case.shots
@@ -327,7 +328,7 @@ def _by_change(case: Case, gap: Gap) -> Break | None:
 
 
 def _by_missing(case: Case, gap: Gap) -> Break | None:
-    """A setting of ours that is missing where the packet is lost, and that is needed there."""
+    """Find a setting of ours that is missing, and needed, at the place where the packet is lost."""
     for lost in case.lost:
         key = lost.step.probe.key[0]
         if lost.step.probe.kind == "sysctl" and key.endswith("route_localnet") and gap.kind in (SENDING, FORWARDING):
@@ -336,7 +337,7 @@ def _by_missing(case: Case, gap: Gap) -> Break | None:
 
 
 def _suspected(case: Case, gap: Gap) -> Break | None:
-    """What drops without counting: named where the packet passes its hook, and all else is ruled out."""
+    """Find a rule that drops without counting: named if the packet passes its hook and everything else is ruled out."""
     place = gap.place or ""
     family = {BRIDGE: ("bridge", "netdev"), CABLE: ("netdev",)}.get(gap.kind, ("ip", "inet", "netdev"))
     families = ("arp", "netdev", "bridge") if gap.arp else family
@@ -374,7 +375,7 @@ _ASK: dict[str, tuple[Callable[[Case, Gap], Break | None], ...]] = {
 
 
 def lets_through(case: Case) -> Break:
-    """What let a packet through that must not: a rule of ours that is missing, or somebody's in front of ours."""
+    """Return what let a forbidden packet through: a missing rule of ours, or a foreign rule in front of ours."""
     nets = [case.state.networks[name] for name in case.trial.networks]
     table = "mangle" if any(n.internal for n in nets) else "filter"
     for lost in case.lost:

@@ -1,4 +1,4 @@
-"""What `check` tries: who should reach whom, and who must not. Each trial with the points that its packets come by."""
+"""What `check` tries: who should reach whom, and who must not. Each trial lists the points that its packets pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEIGHBOURS = 2
 
 @dataclass(frozen=True)
 class Trial:
-    """A row of `check`. `start` and `goal` are places; `way` are the points to the goal, `path` the objects."""
+    """A row of `check`. `start` and `goal` are places, `way` the points to the goal, `path` the objects passed."""
 
     source: str
     target: str
@@ -31,25 +31,25 @@ class Trial:
     path: tuple[str, ...] = ()
     port: PublishedPort | None = None
     containers: tuple[str, ...] = ()
-    """Who has to be alive for it."""
+    """Containers that must be alive for it."""
     leads_to: str | None = None
     """The address in the container that a published port leads to."""
     networks: tuple[str, ...] = ()
     frame: Frame | None = None
     passes: tuple[str, str] = ("", "")
-    """The host's links between which the packet is forwarded; "" where the host itself begins or ends its way, both
-    where it stays in a bridge."""
+    """The host's links between which the packet is forwarded; "" if the host is the start or the end, both ""
+    if the packet stays in a bridge."""
     vain: str = ""
-    """Why nothing can be tried."""
+    """Why there is nothing to try."""
 
     @property
     def back(self) -> tuple[Point, ...]:
-        """The points of the answer."""
+        """The points that the answer passes."""
         return tuple(point.turned() for point in reversed(self.way))
 
     @property
     def is_forwarded(self) -> bool:
-        """Return whether the host passes its packets on."""
+        """Return whether the host forwards its packets."""
         return all(self.passes)
 
 
@@ -61,28 +61,28 @@ class NextHop:
     link: str = ""
     why: str = ""
     down: str = ""
-    """A link with an address that is down: the way out went with it."""
+    """A link that is down but has an address: the default route was lost with it."""
 
 
 @dataclass(frozen=True)
 class Outside:
-    """What there is to try around the host: the way out, and in a sandbox with a LAN the machines there."""
+    """What to try around the host: the way out and, in a sandbox with a LAN, the machines there."""
 
     way: NextHop
     lan: tuple[tuple[str, str], ...] = ()
-    """Names of handles, each with the address that it calls this host from."""
+    """Names of namespace handles, each with the address from which it calls this host."""
     link: str = ""
     """The host's link to the LAN."""
     address: str = ""
-    """The host's own address there."""
+    """The host's own address on the LAN."""
     internet: str = ""
-    """An address behind the next machine."""
+    """An address beyond the next machine."""
     lan_frame: Frame | None = None
-    """How the first of them reaches the host, whatever it wants to reach behind it."""
+    """The frame in which the first LAN machine sends a packet to the host, for any destination behind the host."""
 
 
 def next_hop(seen: Facts) -> NextHop:
-    """The next machine outside: it knows no way to containers, and answers with masquerading only."""
+    """Return the next machine outside: it has no route to containers, and answers them only if they are masqueraded."""
     if seen.way_out is not None:
         if seen.way_out.gateway:
             return NextHop(seen.way_out.gateway, seen.way_out.link)
@@ -96,7 +96,7 @@ def next_hop(seen: Facts) -> NextHop:
 
 
 def trials(state: State, outside: Outside, seen: Facts) -> Iterator[Trial]:
-    """Each container to some neighbours, its gateway and outside; the host to each; each port; who must not get in."""
+    """Yield trials: container to neighbours, gateway and outside; host to container; ports; what must be blocked."""
     for name, network in state.networks.items():
         there = state.endpoints_of(network=name)
         for n, e in enumerate(there):
@@ -114,7 +114,7 @@ def trials(state: State, outside: Outside, seen: Facts) -> Iterator[Trial]:
 
 
 def wanted(found: Iterable[Trial], names: Iterable[str]) -> list[Trial]:
-    """The trials in which one of these containers or networks takes part; all of them where none is named."""
+    """Return the trials that involve one of these containers or networks; all trials if none is named."""
     names = set(names)
     return [t for t in found if not names or names & {*t.containers, *t.networks}]
 
@@ -132,7 +132,7 @@ def _bridge(network: Network) -> Point:
 
 
 def _leave(e: Endpoint, network: Network) -> tuple[Point, ...]:
-    """From inside a container to the host's side of the bridge."""
+    """Return the points from inside a container to the host's side of the bridge."""
     return (_out(e), _veth(e), _bridge(network))
 
 
@@ -282,8 +282,8 @@ def _is_in(ip: str, net: str) -> bool:
 
 
 def _isolation(state: State, outside: Outside, seen: Facts) -> Iterator[Trial]:
-    """A trial that must not get through for each two networks that are not linked, both ways; out of internal ones; and
-    from the LAN."""
+    """Yield trials that must not get through: between each two networks that are not linked, in both directions; out of
+    internal networks; and from the LAN."""
     for a, b in combinations(state.networks, 2):
         if b not in state.linked_to(a):
             for one, two in ((a, b), (b, a)):
@@ -348,9 +348,9 @@ def _hostile(
 
 
 def shots(trial: Trial, listeners: Iterable[Listener], *, size: int = 64) -> list[Shot]:
-    """What to send for a trial."""
+    """Return what to send for a trial."""
     if trial.how == ISOLATED:
-        if trial.frame is None:  # at a port that is not for the LAN
+        if trial.frame is None:  # to a port that is not open to the LAN
             assert trial.port is not None
             kind = "udp" if trial.port.protocol != "tcp" else "tcp"
             return [Shot(kind, trial.start, trial.ip, trial.goal, trial.port.host_port, spoilt=False, once=True)]
@@ -368,11 +368,11 @@ def shots(trial: Trial, listeners: Iterable[Listener], *, size: int = 64) -> lis
 DISCARD = 9
 
 PORTS = 8
-"""How many ports of a range are tried: of those to which somebody listens, the first."""
+"""How many ports of a range are tried: the first ones on which a program listens."""
 
 
 def heard(trial: Trial, listeners: Iterable[Listener]) -> list[int]:
-    """The host ports of a trial that lead to a socket of the container."""
+    """Return the host ports of a trial that lead to a listening socket in the container."""
     if trial.port is None:
         return []
     port = trial.port

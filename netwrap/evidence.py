@@ -1,4 +1,4 @@
-"""What a packet has left in the kernel's counters: two readings in, the rules that it has met out."""
+"""What a packet has left in the kernel's counters: takes two readings and returns the rules that it has met."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from netwrap.facts import Rule
 from netwrap.steps import shell_line
 
 Place = tuple[str, str, str, int]
-"""Program, table, chain, and which rule of it; 0 is the policy."""
+"""Program, table, chain, and the number of the rule in it; 0 is the policy."""
 
 TAKES = frozenset({"DROP", "REJECT", "TARPIT", "NFQUEUE", "drop", "reject", "queue"})
-"""Verdicts after which a packet does not go on; of a queue, where no program reads it."""
+"""Verdicts after which a packet does not go on; for a queue, only if no program reads it."""
 
 ORDER = ("raw", "mangle", "nat", "filter", "security")
-"""The order in which a hook asks the tables, apart from nat, which changes who is meant (iptables(8))."""
+"""The order in which a hook runs the tables, except nat, which changes the destination or source (iptables(8))."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A rule that packets have met, or the policy of a chain where `rule` is empty."""
+    """A rule that packets have met, or the policy of a chain if `rule` is empty."""
 
     tool: str
     table: str
@@ -36,9 +36,9 @@ class Counted:
     verdict: str
     grown: int
     place: str = ""
-    """The container in whose namespace it is; "" is the host."""
+    """The container whose namespace holds it; "" is the host."""
     handle: str = ""
-    """Of nftables: what `nft` deletes it by."""
+    """For nftables: the handle by which `nft` deletes it."""
 
     @property
     def takes(self) -> bool:
@@ -47,12 +47,12 @@ class Counted:
 
     @property
     def is_ours(self) -> bool:
-        """Return whether it bears netwrap's mark."""
+        """Return whether it carries netwrap's mark."""
         return firewall.is_ours(self.rule)
 
     @property
     def text(self) -> str:
-        """As its program prints it."""
+        """The rule as its program prints it."""
         if self.tool == "nft":
             return f"a rule of nftables in {self.table} {self.chain}: {' '.join(self.rule)}"
         table = "" if self.table == "filter" else f"-t {self.table} "
@@ -62,7 +62,7 @@ class Counted:
 
     @property
     def removal(self) -> str:
-        """The command that takes it out."""
+        """The command that removes it."""
         inside = f"ip netns exec {self.place} " if self.place else ""
         if self.tool == "nft":
             return f"{inside}nft delete rule {self.table} {self.chain} handle {self.handle}"
@@ -77,13 +77,13 @@ class Reading:
     """The counters of one namespace at one moment."""
 
     rules: dict[Place, tuple[int, Rule, str]] = field(default_factory=dict)
-    """Packets so far, the rule, and its handle."""
+    """For each place: packets so far, the rule, and its handle."""
     sums: dict[str, int] = field(default_factory=dict)
-    """What the kernel counts of packets that it drops, by name."""
+    """The kernel's counters of dropped packets, by name."""
 
 
 def grown(before: Reading, after: Reading, place: str = "", at_least: int = 1) -> list[Counted]:
-    """The rules that have counted that many packets between two readings, in their order."""
+    """Return the rules that have counted at least that many packets between two readings, in rule order."""
     found = []
     for where, (packets, rule, handle) in after.rules.items():
         old = before.rules.get(where)
@@ -97,13 +97,13 @@ def grown(before: Reading, after: Reading, place: str = "", at_least: int = 1) -
 
 
 def risen(before: Reading, after: Reading) -> dict[str, int]:
-    """The kernel's sums that have grown."""
+    """Return the kernel's counters that have grown, and by how much."""
     return {name: n - before.sums.get(name, 0) for name, n in after.sums.items() if n > before.sums.get(name, 0)}
 
 
 def mark_of(counted: Iterable[Counted], link: str, kind: str) -> int:
-    """The mark that packets of a protocol have which came by a link and have met these rules. Of what is marked by
-    other means than iptables' MARK nothing is known (iptables-extensions(8))."""
+    """Return the mark of packets of a protocol that came in by a link and met these rules. Marks set by anything other
+    than iptables' MARK are not known (iptables-extensions(8))."""
     mark = 0
     for c in counted:
         if c.verdict == "MARK" and c.table == "mangle" and not contradicts(c.rule, {link}, kind, set()):
@@ -122,7 +122,7 @@ def _verdict(tool: str, rule: Rule) -> str:
 
 
 def parse_saved(text: str, tool: str) -> Iterator[tuple[Place, tuple[int, Rule, str]]]:
-    """Reads `iptables-save -c` (iptables-save(8)); skips what it does not know."""
+    """Read `iptables-save -c` (iptables-save(8)); skip unknown lines."""
     table, numbers = "", dict[str, int]()
     for line in _LINE.findall(text):
         words = [re.sub(r"\\(.)", r"\1", quoted) if quoted else bare for quoted, bare in _WORD.findall(line)]
@@ -149,20 +149,20 @@ class Suspect:
     """A rule or chain of nftables that drops packets and counts none."""
 
     table: str
-    """Family and name."""
+    """Address family and name."""
     chain: str
     hook: str
     what: str
     removal: str
     links: tuple[str, ...] = ()
-    """The links that it is for, where it names some."""
+    """The links to which it applies, if it names any."""
     family: str = ""
 
 
 def parse_nft(text: str) -> tuple[dict[Place, tuple[int, Rule, str]], list[Suspect]]:
-    """Reads `nft -j list ruleset` (libnftables-json(5)): rules that count, and what drops without counting.
+    """Read `nft -j list ruleset` (libnftables-json(5)): rules that count, and what drops without counting.
 
-    Raises ValueError or LookupError if it is something else. The tables of iptables are read by iptables-save.
+    Raises ValueError or LookupError if the text is something else. Tables of iptables are read with iptables-save.
     """
     rows = json.loads(text or "{}").get("nftables", [])
     bases = {}
@@ -203,7 +203,7 @@ def _counter(expressions: Any) -> int | None:
 
 
 def _nft_words(expressions: Any) -> Rule:
-    """A rule of nftables as words, near to how `nft` writes it."""
+    """Return an nftables rule as words, close to how `nft` prints it."""
     words: list[str] = []
     for expression in expressions:
         for kind, what in expression.items() if isinstance(expression, dict) else ():
@@ -229,7 +229,7 @@ def _nft_value(what: Any) -> str:
 
 
 def parse_sums(text: str) -> dict[str, int]:
-    """Reads /proc/net/snmp and /proc/net/netstat (proc(5)): lines in pairs, names and numbers."""
+    """Read /proc/net/snmp and /proc/net/netstat (proc(5)): pairs of lines, names and numbers."""
     found, lines = {}, text.splitlines()
     for head, row in zip(lines[::2], lines[1::2], strict=False):
         names, numbers = head.split(), row.split()
@@ -240,7 +240,7 @@ def parse_sums(text: str) -> dict[str, int]:
 
 
 def parse_conntrack(text: str) -> int:
-    """Reads /proc/net/stat/nf_conntrack: how many packets were dropped as its table was full, of all processors."""
+    """Read /proc/net/stat/nf_conntrack: packets dropped because the table was full, summed over all processors."""
     head, *rows = (line.split() for line in text.splitlines()) if text.strip() else ([],)
     if "drop" not in head:
         return 0
@@ -249,8 +249,8 @@ def parse_conntrack(text: str) -> int:
 
 
 def contradicts(rule: Rule, links: set[str], kind: str, ends: set[str], ports: frozenset[int] = frozenset()) -> bool:
-    """Return whether a rule of iptables cannot have met a packet: it is for other links, another protocol or other
-    addresses. What is not known counts as possible."""
+    """Return whether an iptables rule cannot have met a packet: it is for other links, another protocol or other
+    addresses. Anything unknown counts as possible."""
     inverted = False
     for n, word in enumerate(rule):
         value = rule[n + 1] if n + 1 < len(rule) else ""

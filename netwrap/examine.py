@@ -1,4 +1,4 @@
-"""Asks the machine what the doctor wants to know beside the facts; trials run in throw-away namespaces."""
+"""Asks the machine what the doctor needs besides the facts; trials run in temporary namespaces."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ TRIALS = {
     "the raw table": "iptables -w -t raw -A PREROUTING -d 127.0.0.0/8 ! -i lo -j DROP",
     "routing by source": "ip rule add from 10.0.0.2 table 101",
 }
-"""What a plan needs of the kernel, and a command that shows whether it is there."""
+"""What a plan needs from the kernel, and a command that shows whether the kernel supports it."""
 
 NETWORK_MANAGER = ("/usr/lib/NetworkManager/conf.d", "/run/NetworkManager/conf.d", "/etc/NetworkManager/conf.d")
 NETWORKD = ("/etc/systemd/network", "/run/systemd/network", "/usr/lib/systemd/network")
-"""Where a file hides those of the same name in later folders (systemd.network(5))."""
+"""In these folders a file overrides files of the same name in later folders (systemd.network(5))."""
 
 RUNNING = {"NetworkManager": Path("/run/NetworkManager"), "systemd-networkd": Path("/run/systemd/netif")}
-"""What each makes when it starts."""
+"""The path that each manager creates when it starts."""
 
 LEGACY_TABLES = Path("/proc/net/ip_tables_names")
 
 
 def machine(links: Iterable[tuple[str, str]]) -> Machine:
-    """Looks at everything; `links` are ours by name and kind, those that a network manager might take."""
+    """Examine everything; `links` are our links by name and kind that a network manager might take over."""
     backend, other = backends()
     return Machine(
         missing={tool: PACKAGES[tool] for tool in TOOLS if shutil.which(tool) is None},
@@ -66,7 +66,7 @@ def _read(path: Path) -> str:
 
 
 def _answer(command: str) -> str | None:
-    """What a command says; None where it is not installed or fails."""
+    """Return a command's output; None if it is not installed or fails."""
     try:
         return spawn(command.split())
     except (CommandFailed, NetwrapError):
@@ -74,7 +74,7 @@ def _answer(command: str) -> str | None:
 
 
 def unable() -> Iterator[tuple[str, tuple[str, str]]]:
-    """What the kernel does not do, each with the command that shows it and what that said."""
+    """Yield what the kernel does not support, each with the command that shows it and its output."""
     user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     if shutil.which("unshare") is None or _answer(" ".join(("unshare", *user, "--net", "true"))) is None:
         return
@@ -88,10 +88,10 @@ def unable() -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def backends() -> tuple[str, tuple[str, ...]]:
-    """The backend of `iptables`, and the other one with the tables in which it has rules, or a policy
-    that is not ACCEPT.
+    """Return the backend of `iptables`, and the other backend with the tables in which it has rules, or a policy
+    that is not ACCEPT; empty if there are none.
 
-    Legacy tables are asked for only where the kernel says that they are there: looking would make them.
+    Legacy tables are read only if the kernel says that they exist: reading would create them.
     """
     version = _answer("iptables -V") or ""
     backend = "legacy" if "legacy" in version else "nft"
@@ -112,11 +112,11 @@ def backends() -> tuple[str, tuple[str, ...]]:
 
 
 def grabs(links: list[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Which manager would take which link for its own, and the file that says so."""
+    """Yield which manager would take over which link, and the file that says so."""
     if RUNNING["NetworkManager"].is_dir():
         unmanaged = list(_unmanaged())
         for name, kind in links:
-            # veths are left alone by default (85-nm-unmanaged.rules)
+            # by default, veths are not managed (85-nm-unmanaged.rules)
             if kind != "veth" and not any(_nm_matches(spec, name, kind) for spec in unmanaged):
                 yield "NetworkManager", name, "no unmanaged-devices for it"
     if RUNNING["systemd-networkd"].is_dir():
@@ -138,7 +138,7 @@ def _unmanaged() -> Iterator[str]:
 
 
 def _nm_matches(spec: str, name: str, kind: str) -> bool:
-    """Whether a device spec means a link (NetworkManager.conf(5), Device List Format)."""
+    """Return whether a device spec matches a link (NetworkManager.conf(5), Device List Format)."""
     what, colon, pattern = spec.strip().partition(":")
     if not colon:
         return what != "" and fnmatchcase(name, what)
@@ -148,7 +148,7 @@ def _nm_matches(spec: str, name: str, kind: str) -> bool:
 
 
 def _networkd_matches(found: configparser.RawConfigParser, name: str, kind: str) -> bool:
-    """Whether the [Match] section of a .network file means a link; an empty one means every link."""
+    """Return whether the [Match] section of a .network file matches a link; an empty one matches every link."""
     conditions = {"Name": name, "Kind": kind, "Driver": kind, "Type": "bridge" if kind == "bridge" else "ether"}
     for key, value in found.items("Match") if found.has_section("Match") else ():
         wanted = next((mine for known, mine in conditions.items() if known.lower() == key.lower()), None)

@@ -1,4 +1,4 @@
-"""What of ours no longer is as it was made on the way of a trial: steps that do not hold, rules in another order."""
+"""What has changed since we created it, on the way of a trial: steps that no longer hold, rules in another order."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ HOPS = {
     "chain": "rule",
     "rule": "rule",
 }
-"""What a step is a hop of, by the kind of its probe; the other kinds (keep, flows) carry no packet."""
+"""The hop to which a step belongs, by the kind of its probe; the other kinds (keep, flows) carry no packet."""
 
 
 def gone(trial: Trial, state: State, seen: Facts) -> Break | None:
-    """A container that has to be alive for a trial, and is not."""
+    """Find a container that must be alive for a trial but is not."""
     for name in trial.containers:
         if is_gone(state.containers[name], seen):
             return Break("process", f"{name} is gone", f"netwrap disconnect {name}")
@@ -38,7 +38,7 @@ def gone(trial: Trial, state: State, seen: Facts) -> Break | None:
 
 
 def lost(trial: Trial, entries: Mapping[str, list[Entry]], seen: Facts) -> list[Lost]:
-    """The steps of the objects on a trial's way that no longer hold, in the order of the way."""
+    """Return the steps of the objects on a trial's way that no longer hold, in the order of the way."""
     found = []
     for owner in trial.path:
         for entry in entries.get(owner, ()):
@@ -50,6 +50,6 @@ def lost(trial: Trial, entries: Mapping[str, list[Entry]], seen: Facts) -> list[
 
 
 def disorder(entries: Mapping[str, list[Entry]], seen: Facts) -> str | None:
-    """A rule of ours that does not stand in its place among ours; None where all do."""
+    """Find a rule of ours that is out of order among our rules; None if all are in order."""
     everything = sorted((e for found in entries.values() for e in found), key=lambda e: e.order)
     return next((step.why for step in amiss.displaced(everything, seen)), None)

@@ -1,4 +1,4 @@
-"""Tables of nftables beside iptables' own: their base chains, and what becomes of packets of ours there (nft(8))."""
+"""nftables tables other than those of iptables: their base chains, and what they do to our packets (nft(8))."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 Rule = tuple[Any, ...]
-"""The expressions of a rule, as libnftables-json(5) has them."""
+"""The expressions of a rule, in the form of libnftables-json(5)."""
 Place = tuple[str, str, str]
 
 _TABLES = ("filter", "nat", "raw", "mangle", "security")
@@ -28,26 +28,26 @@ class Chains:
 
 @dataclass(frozen=True)
 class Hook:
-    """A base chain that sees every packet of its hook, apart from those of iptables-nft."""
+    """A base chain that sees every packet of its hook; chains of iptables-nft are not included."""
 
     family: str
     table: str
     chain: str
     hook: str
     turns_away: str = ""
-    """`policy drop`, or `drop` or `reject` where a rule for all packets does so; empty where neither does."""
+    """`policy drop`, or `drop` or `reject` if a rule for all packets does so; empty if neither is the case."""
     policy: str = "accept"
     chains: Chains = field(default_factory=Chains, compare=False, repr=False)
 
     @property
     def place(self) -> str:
-        """As `nft` takes it."""
+        """The chain as `nft` expects it on its command line."""
         return f"{self.family} {self.table} {self.chain}"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Packets of ours in a forwarding host: by which bridge they come or leave, and what conntrack says of them."""
+    """Our packets in a forwarding host: the bridge by which they enter or leave, and their conntrack state."""
 
     comes: str = ""
     leaves: str = ""
@@ -58,7 +58,7 @@ class Frame:
 
 
 def parse_hooks(text: str) -> tuple[Hook, ...]:
-    """Reads the answer to `nft -j list ruleset`: base chains for IPv4 that are not iptables' own (libnftables-json(5)).
+    """Read the output of `nft -j list ruleset`: base chains for IPv4 that are not iptables' own (libnftables-json(5)).
 
     Raises ValueError, KeyError, TypeError, AttributeError.
     """
@@ -88,7 +88,7 @@ def parse_hooks(text: str) -> tuple[Hook, ...]:
 
 
 def _for_all(rules: Iterable[Rule]) -> str:
-    """The last verdict of a rule for all packets that turns them away."""
+    """Return the last verdict of a rule that drops or rejects all packets."""
     found = ""
     for rule in rules:
         words = [_word(expression) for expression in rule]
@@ -102,7 +102,7 @@ def _word(expression: Any) -> str:
 
 
 def fate(hook: Hook, frame: Frame) -> str:
-    """What becomes of packets in a base chain: `accept`, `drop`, or `` where that cannot be told from its text."""
+    """Return what happens to packets in a base chain: `accept`, `drop`, or `` if its text does not show that."""
     if not hook.chains.rules:
         return "drop" if hook.turns_away else "accept"
     doubts: list[str] = []
@@ -111,7 +111,7 @@ def fate(hook: Hook, frame: Frame) -> str:
 
 
 def _walk(hook: Hook, place: Place, frame: Frame, doubts: list[str]) -> str:
-    """The verdict of a chain; empty where its end is reached. `doubts`: verdicts of rules that may be met."""
+    """Return the verdict of a chain; empty if packets reach its end. `doubts`: verdicts of rules that may match."""
     for rule in hook.chains.rules.get(place, ()):
         meets: bool | None = True
         for expression in rule:
@@ -137,7 +137,7 @@ def _walk(hook: Hook, place: Place, frame: Frame, doubts: list[str]) -> str:
 
 
 def _done(hook: Hook, expression: Any, frame: Frame, doubts: list[str]) -> str:
-    """What a verdict comes to: `drop` for a reject, what its chain comes to for a jump."""
+    """Return the effect of a verdict: `drop` for a reject; for a jump, the verdict of the chain."""
     word = _word(expression)
     if word in ("jump", "goto"):
         return _walk(hook, (hook.family, hook.table, expression[word]["target"]), frame, doubts)
@@ -149,7 +149,7 @@ def _mapped(hook: Hook, vmap: dict[str, Any], frame: Frame, doubts: list[str]) -
     pairs = data.get("set", []) if isinstance(data, dict) else []
     known = _value(vmap["key"], frame)
     if known is None or not pairs:
-        doubts.append("accept")  # whatever a map leads to
+        doubts.append("accept")  # a map may lead to any verdict
         return ""
     for key, verdict in pairs:
         if _meets(hook, key, known):
@@ -168,13 +168,13 @@ def _matches(hook: Hook, match: dict[str, Any], frame: Frame) -> bool | None:
 
 @dataclass(frozen=True)
 class _Other:
-    """Some link that is not the named one."""
+    """Any link other than the named one."""
 
     than: str
 
 
 def _value(left: Any, frame: Frame) -> Any:
-    """What the left side of a condition is for the packets; None where that is not known."""
+    """Return the value that the left side of a condition has for the packets; None if it is not known."""
     what = left if isinstance(left, dict) else {}
     key = what.get("meta", {}).get("key") if "meta" in what else None
     if key in ("iifname", "ibrname"):
@@ -193,7 +193,7 @@ def _value(left: Any, frame: Frame) -> Any:
 
 
 def _meets(hook: Hook, right: Any, known: Any) -> bool | None:
-    """Return whether a value, or a set of them, is what is known of the packets; None where nobody can tell."""
+    """Return whether a value, or a set of values, matches what is known of the packets; None if that is uncertain."""
     if isinstance(right, str) and right.startswith("@"):
         right = {"set": hook.chains.sets.get((hook.family, hook.table, right[1:]), [])}
     if isinstance(right, dict) and "set" in right:

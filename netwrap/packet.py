@@ -1,4 +1,4 @@
-"""Packets as bytes: what `check` sends, and what it reads of what it sees on links."""
+"""Packets as bytes: what `check` sends, and what it reads from the packets that it sees on links."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ CODES = {
 
 @dataclass(frozen=True)
 class Packet:
-    """What is read of a packet; `what` is request, answer, refused, or error (an ICMP error that quotes it)."""
+    """The fields read from a packet; `what` is request, answer, refused, or error (an ICMP error that quotes it)."""
 
     kind: str
     what: str
     src: str
     dst: str
     key: int
-    """Tells whose packet it is: the identifier of a ping, the port of who asked; 0 for ARP."""
+    """Identifies the packet's sender: the identifier of a ping, or the port of the client; 0 for ARP."""
     port: int = 0
-    """The port that is asked; of an ICMP error its code."""
+    """The port of the server; for an ICMP error, its code."""
     src_mac: str = ""
     dst_mac: str = ""
     size: int = 0
@@ -43,7 +43,7 @@ class Packet:
 
 
 def checksum(data: bytes) -> int:
-    """The internet checksum (RFC 1071)."""
+    """Return the internet checksum (RFC 1071)."""
     words: tuple[int, ...] = struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2))
     total = sum(words)
     while total >> 16:
@@ -52,21 +52,21 @@ def checksum(data: bytes) -> int:
 
 
 def echo(key: int, size: int = 64) -> bytes:
-    """An ICMP echo request of `size` bytes, its header included (RFC 792)."""
+    """Return an ICMP echo request of `size` bytes, including its header (RFC 792)."""
     payload = b"netwrap check " * (size // 14 + 1)
     body = struct.pack("!HH", key, 1) + payload[: size - 8]
     return struct.pack("!BBH", 8, 0, checksum(struct.pack("!BBH", 8, 0, 0) + body)) + body
 
 
 def syn(src: str, dst: str, key: int, port: int) -> bytes:
-    """The first segment of a TCP connection (RFC 9293)."""
+    """Return the first segment of a TCP connection (RFC 9293)."""
     head = struct.pack("!HHIIBBHHH", key, port, key << 8, 0, 0x50, _SYN, 1024, 0, 0)
     return head[:16] + struct.pack("!H", checksum(_pseudo(src, dst, "tcp", head))) + head[18:]
 
 
 def spoilt(protocol: str, src: str, dst: str, key: int, port: int) -> bytes:
-    """A datagram, or the beginning of an SCTP association, with a wrong checksum: it takes the way of a right one,
-    and no program ever gets it."""
+    """Return a datagram, or the first packet of an SCTP association, with a wrong checksum: it takes the same way as a
+    correct one, but no program ever gets it."""
     if protocol == "sctp":  # an INIT chunk (RFC 9260); its CRC is never 0
         return struct.pack("!HHII", key, port, 0, 0) + struct.pack("!BBHIIHHI", 1, 0, 20, key, 65536, 1, 1, key)
     head = struct.pack("!HHHH", key, port, 16, 0) + b"netwrap "
@@ -75,7 +75,7 @@ def spoilt(protocol: str, src: str, dst: str, key: int, port: int) -> bytes:
 
 
 def datagram(src: str, dst: str, key: int, port: int) -> bytes:
-    """A UDP datagram that is as it should be."""
+    """Return a correct UDP datagram."""
     head = struct.pack("!HHHH", key, port, 16, 0) + b"netwrap "
     return head[:6] + struct.pack("!H", checksum(_pseudo(src, dst, "udp", head)) or 0xFFFF) + head[8:]
 
@@ -86,14 +86,14 @@ def _pseudo(src: str, dst: str, protocol: str, segment: bytes) -> bytes:
 
 
 def ipv4(src: str, dst: str, protocol: str, body: bytes) -> bytes:
-    """An IPv4 packet (RFC 791)."""
+    """Return an IPv4 packet (RFC 791)."""
     ends = IPv4Address(src).packed + IPv4Address(dst).packed
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, _NUMBERS[protocol], 0) + ends
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
 
 
 def ethernet(src_mac: str, dst_mac: str, packet: bytes) -> bytes:
-    """An Ethernet frame with an IPv4 packet in it."""
+    """Return an Ethernet frame that carries an IPv4 packet."""
     return _bytes(dst_mac) + _bytes(src_mac) + struct.pack("!H", IPV4) + packet
 
 
@@ -102,7 +102,7 @@ def _bytes(mac: str) -> bytes:
 
 
 def parse(data: bytes, protocol: int, *, framed: bool) -> Packet | None:
-    """Reads what was seen on a link; None where it is of no kind that `check` sends, or cut off."""
+    """Read a packet seen on a link; None if it is truncated or of a kind that `check` does not send."""
     macs = (_mac(data[6:12]), _mac(data[:6])) if framed else ("", "")
     body = data[14:] if framed else data
     try:

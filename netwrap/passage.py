@@ -1,4 +1,4 @@
-"""What rules do to packets of a kind, as far as their text tells (iptables(8), iptables-extensions(8))."""
+"""What rules do to packets of a kind, as far as their text shows (iptables(8), iptables-extensions(8))."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REWRITES = frozenset({"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "NETMAP"})
 
 
 class Meets(IntEnum):
-    """How many packets of a kind a rule is for: none, nobody can tell, some, all."""
+    """How many packets of a kind a rule matches: none, unknown, some, all."""
 
     NONE = 0
     MAYBE = 1
@@ -25,7 +25,7 @@ class Meets(IntEnum):
 
 @dataclass(frozen=True)
 class Packets:
-    """A kind of packets. An empty name is any link, protocol or port."""
+    """A kind of packet. An empty name stands for any link, protocol or port."""
 
     comes: str = ""
     leaves: str = ""
@@ -34,16 +34,16 @@ class Packets:
     protocol: str = ""
     port: int = 0
     states: frozenset[str] = frozenset({"NEW"})
-    """As conntrack sees them (`--ctstate`)."""
+    """Their conntrack states (`--ctstate`)."""
     not_from: str = ""
-    """A link that they do not come by."""
+    """A link by which they do not come in."""
     is_local: bool | None = None
     """Whether the destination is an address of this host (`--dst-type LOCAL`)."""
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What a rule does to packets: where it stands, its verdict, and how many it is for."""
+    """What a rule does to packets: its place, its verdict, and how many packets it matches."""
 
     table: str
     chain: str
@@ -51,11 +51,11 @@ class Fate:
     verdict: str
     meets: Meets
     chains: tuple[str, ...] = field(default=(), compare=False)
-    """Those that led there, its own last."""
+    """The chains that led to it, its own chain last."""
 
 
 def fates(seen: Facts, table: str, chain: str, packets: Packets) -> Iterator[Fate]:
-    """What becomes of packets that come to a chain, rule by rule, up to the one that decides for all of them."""
+    """Yield what happens to packets in a chain, rule by rule, up to the rule that decides for all of them."""
     for fate in _walk(seen, table, chain, packets, Meets.EVERY, ()):
         if fate.verdict != "RETURN":
             yield fate
@@ -64,7 +64,7 @@ def fates(seen: Facts, table: str, chain: str, packets: Packets) -> Iterator[Fat
 
 
 def _walk(seen: Facts, table: str, chain: str, packets: Packets, most: Meets, above: tuple[str, ...]) -> Iterator[Fate]:
-    """Chains do not lead in circles: the kernel refuses that."""
+    """Follow the rules of a chain. Chains cannot form a loop: the kernel refuses that."""
     for rule in seen.rules.get((table, chain), ()):
         meets, to = min(meets_of(rule, packets), most), target(rule)
         if meets is Meets.NONE:
@@ -82,12 +82,12 @@ def _walk(seen: Facts, table: str, chain: str, packets: Packets, most: Meets, ab
                 yield fate
                 if fate.meets is Meets.EVERY:
                     return
-            if "-g" in rule and meets is Meets.EVERY:  # from where -g leads, nothing comes back
+            if "-g" in rule and meets is Meets.EVERY:  # packets do not return from a -g target
                 return
 
 
 def target(rule: Rule) -> str:
-    """Where a rule leads: a verdict or a chain."""
+    """Return the target of a rule: a verdict or a chain."""
     for option in ("-j", "-g"):
         if option in rule[:-1]:
             return rule[rule.index(option) + 1]
@@ -95,7 +95,7 @@ def target(rule: Rule) -> str:
 
 
 def meets_of(rule: Rule, packets: Packets) -> Meets:
-    """How many of the packets a rule is for. A condition that is not understood is for who knows how many."""
+    """Return how many of the packets a rule matches. A condition that is not understood matches an unknown number."""
     found = Meets.EVERY
     for option, value, negated in _conditions(rule):
         one = _met(option, value, packets)
@@ -106,7 +106,7 @@ def meets_of(rule: Rule, packets: Packets) -> Meets:
 
 
 def _conditions(rule: Rule) -> Iterator[tuple[str, str, bool]]:
-    """The conditions of a rule: option, its value, and whether it is turned round."""
+    """Yield the conditions of a rule: option, value, and whether it is negated."""
     words = list(rule)
     for stop in ("-j", "-g"):
         if stop in words:
@@ -169,7 +169,7 @@ def _matches(pattern: str, name: str) -> bool:
 def _within(packets: IPv4Network, text: str) -> Meets:
     try:
         found = IPv4Network(text, strict=False)
-    except ValueError:  # a mask with holes
+    except ValueError:  # a mask that is not contiguous
         return Meets.MAYBE
     if packets.subnet_of(found):
         return Meets.EVERY
@@ -195,7 +195,7 @@ def _ports(text: str, port: int) -> Meets:
 
 
 def like(rule: Rule) -> Packets:
-    """The packets that a rule is for, by its links and addresses."""
+    """Return the packets that a rule matches, by its links and addresses."""
     found = Packets()
     for option, value, negated in _conditions(rule):
         match option:

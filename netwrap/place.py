@@ -1,4 +1,4 @@
-"""Where a state belongs: boot, network, pid and time namespace. That may be here, elsewhere, or gone."""
+"""Where a state belongs: boot, network, pid and time namespace. This place may be here, elsewhere, or gone."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from netwrap.steps import shell_line
 
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # its inode is fixed: PROC_PID_INIT_INO, linux/proc_ns.h
 _OTHERS_PROC = -1
-"""In place of a pid namespace's inode, where /proc is that of another one."""
+"""Stands for a pid namespace's inode if /proc belongs to another pid namespace."""
 
 
 def here() -> Machine:
-    """Where we are."""
+    """Return where we are."""
     try:
         first = process(1)
         return Machine(
@@ -36,13 +36,13 @@ def here() -> Machine:
 
 
 def ourselves() -> tuple[int, int] | None:
-    """Pid and start time of this process."""
+    """Return pid and start time of this process."""
     found = process(os.getpid())
     return (found.pid, found.starttime) if found is not None else None
 
 
 def make_sure_of_proc() -> None:
-    """Raises BadInput if /proc shows the pids of another pid namespace than the one that commands run in."""
+    """Raises BadInput if /proc shows the pids of another pid namespace than the one in which commands run."""
     if here().pidns == _OTHERS_PROC:
         raise _no_proc()
 
@@ -55,13 +55,13 @@ def _no_proc() -> BadInput:
 
 
 def _is_our_proc() -> bool:
-    """Return whether /proc shows our own pid namespace: then we have one number in it (proc(5), NSpid)."""
+    """Return whether /proc shows our own pid namespace: then we have exactly one pid in it (proc(5), NSpid)."""
     found = _NSPID.search(Path("/proc/self/status").read_text(errors="replace"))
     return found is None or found[1].split() == [str(os.getpid())]
 
 
 def _boottime(pid: int | str = "self") -> int:
-    """How far a time namespace's boot clock is ahead, in nanoseconds (time_namespaces(7)); start times are by it."""
+    """Return the boot clock offset of a time namespace in nanoseconds (time_namespaces(7)); start times include it."""
     with suppress(OSError):
         found = re.search(r"^boottime +(-?\d+) +(\d+)$", Path(f"/proc/{pid}/timens_offsets").read_text(), re.MULTILINE)
         if found is not None:
@@ -71,7 +71,7 @@ def _boottime(pid: int | str = "self") -> int:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Another place than here."""
+    """A place other than here."""
 
     theirs: Machine
     ours: Machine
@@ -80,10 +80,10 @@ class Elsewhere:
     is_gone: bool | None
     """True if it no longer exists, None if that cannot be seen from here."""
     enter: tuple[str, ...]
-    """The words before a command that run it there; none if no way is known."""
+    """The words to put before a command to run it there; empty if no way is known."""
 
     def sentence(self, path: Path) -> str:
-        """Where the objects of a state file stand."""
+        """Return a sentence that says where the objects of a state file are."""
         where = " and ".join(_named(kind, self.theirs) for kind in self.differs)
         if self.is_gone:
             return f"the objects in {path} stood in {where}, which no longer exists"
@@ -91,7 +91,7 @@ class Elsewhere:
         return f"the objects in {path} stand in {where}; this is {this}"
 
     def hint(self, line: str, directory: Path) -> str:
-        """A command to go on with; `line` is the one that the user has typed."""
+        """Return a command to continue with; `line` is the command that the user typed."""
         sudo = "" if os.geteuid() == 0 else "sudo "
         state = ("--state-dir", str(directory)) if "--state-dir" in line else ()
         gc = f"{sudo}{shell_line(('netwrap', *state, 'gc'))}"
@@ -114,20 +114,20 @@ def _named(kind: str, machine: Machine) -> str:
 
 
 def elsewhere(theirs: Machine | None) -> Elsewhere | None:
-    """How a place differs from here; None if it does not."""
+    """Return how a place differs from here; None if it does not."""
     if theirs is None or not (differs := theirs.differs(ours := here())):
         return None
     sight = _Sight(theirs, ours)
     is_gone: bool | None = False
     if "network" in differs:
         is_gone = sight.is_netns_gone()
-    elif "pid" in differs:  # its processes are gone with it; what stands, stands here
+    elif "pid" in differs:  # its processes are gone with it; what remains is here
         is_gone = sight.is_pidns_gone()
     return Elsewhere(theirs, ours, differs, is_gone, sight.way(differs) if is_gone is False else ())
 
 
 class _Sight:
-    """What can be seen from here of another place of the same boot."""
+    """What we can see from here of another place of the same boot."""
 
     def __init__(self, theirs: Machine, ours: Machine) -> None:
         self._theirs = theirs
@@ -137,15 +137,15 @@ class _Sight:
             and ours.began is not None
             and (ours.pidns == _FIRST_PID_NAMESPACE or (theirs.pidns > 0 and "pid" not in theirs.differs(ours)))
         )
-        """False where a process might be there that /proc does not show: nobody sees those of the pid namespaces
-        around its own. What was made in our own one is entered from there, and so seen."""
+        """False if /proc may not show all processes there: a process cannot see those of the pid namespaces around its
+        own. A place that was created in our own pid namespace is entered from there, and so is visible."""
         self._hidden: set[int] = set()
-        """The tables of threads that may not be looked at, even by root: /proc/PID/net everybody may see."""
+        """Inodes of /proc/PID/net/dev of threads that even root may not inspect: every user may read those."""
         self._others: set[int] = set()
-        """The same of threads that are in other network namespaces: each has its own."""
+        """The same for threads in other network namespaces: each namespace has its own."""
 
     def is_netns_gone(self) -> bool | None:
-        """Return whether no process is in the network namespace, none holds it open, and no handle names it."""
+        """Return whether the network namespace is gone: no process is in it or holds it open, no handle names it."""
         if next(self._ways_to_netns(), None) is not None:
             return False
         return True if self._is_whole and self._hidden <= self._others else None
@@ -157,7 +157,7 @@ class _Sight:
         return True if self._is_whole else None
 
     def way(self, differs: tuple[str, ...]) -> tuple[str, ...]:
-        """What enters the place, as far as it is there."""
+        """Return the command that enters the place, as far as it still exists."""
         if differs == ("time",):
             seconds, rest = divmod(self._theirs.boottime or 0, 10**9)
             return ("unshare", "--time", "--fork", "--boottime", str(seconds)) if not rest else ()
@@ -179,7 +179,7 @@ class _Sight:
         try:
             found = os.stat(f"/proc/{pid}/ns/pid").st_ino
         except PermissionError:
-            self._is_whole &= len(_numbers(pid)) == 1  # it is in our own
+            self._is_whole &= len(_numbers(pid)) == 1  # then it is in our own pid namespace
             return False
         except OSError:
             return False
@@ -189,7 +189,7 @@ class _Sight:
         return _boottime(pid) == self._theirs.boottime
 
     def _ways_to_netns(self) -> Iterator[str]:
-        """Paths that lead to the network namespace: handles, threads, what they hold open, mounts elsewhere."""
+        """Yield paths that lead to the network namespace: handles, threads, their open files, mounts elsewhere."""
         yield from (f"{NETNS_DIR}/{name}" for name in self._handles())
         mounts: set[str] = set()
         for pid in _pids():
@@ -221,7 +221,7 @@ class _Sight:
         return (pid for pid in _pids() if process(pid) is not None and self._is_pidns(pid))
 
     def _first_is_right(self, member: int) -> bool:
-        """Return whether the namespace of a process began when it should have: its inode may be given again."""
+        """Return whether a process's namespace began at the recorded time: the kernel may reuse its inode."""
         if self._ours.boottime != self._theirs.boottime:
             return True
         space = _link(f"/proc/{member}/ns/pid")
@@ -245,7 +245,7 @@ def _pids() -> list[int]:
 
 
 def _number(path: str) -> int:
-    """The inode that a path leads to; 0 where it cannot be seen."""
+    """Return the inode to which a path leads; 0 if it cannot be read."""
     with suppress(OSError):
         return os.stat(path).st_ino
     return 0
@@ -264,7 +264,7 @@ def _list(path: str) -> list[str]:
 
 
 def _mounted(pid: int, what: str) -> Iterator[str]:
-    """Where a namespace is mounted in a process's mount namespace (proc(5), mountinfo)."""
+    """Yield where a namespace is mounted in a process's mount namespace (proc(5), mountinfo)."""
     with suppress(OSError):
         for fields in map(str.split, Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()):
             if fields[3] == what:
@@ -272,7 +272,7 @@ def _mounted(pid: int, what: str) -> Iterator[str]:
 
 
 def _numbers(pid: int) -> list[str]:
-    """A process's pids, from /proc's pid namespace to its own."""
+    """Return a process's pids, from /proc's pid namespace to its own."""
     with suppress(OSError):
         found = _NSPID.search(Path(f"/proc/{pid}/status").read_text(errors="replace"))
         return found[1].split() if found else []

@@ -1,4 +1,4 @@
-"""Sends packets from inside network namespaces, and watches where they come by. Changes nothing, needs no threads."""
+"""Sends packets from inside network namespaces and watches where they pass. Changes nothing, needs no threads."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from netwrap.errors import NetwrapError
 from netwrap.shot import Point, Result, Shot, Sighting
 
 AGAIN = (0.4, 1.0)
-"""When a ping without an answer is sent again, in seconds: a neighbour that was away is looked for anew (arp(7))."""
+"""When an unanswered ping is sent again, in seconds: the kernel looks again for a neighbour that was away (arp(7))."""
 
 _CLONE_NEWNET = 0x40000000
 _ALL = 0x0003  # if_ether.h, ETH_P_ALL
 _FOR_US, _OUTGOING = 0, 4  # if_packet.h
-_ETHERNET = (1, 772)  # if_arp.h: what has an Ethernet header, lo too
+_ETHERNET = (1, 772)  # if_arp.h: links with an Ethernet header, including lo
 _ATTACH_FILTER, _MTU_DISCOVER, _DO = 26, 10, 2
 
 
 @contextmanager
 def inside(path: str) -> Iterator[None]:
-    """Is in the network namespace behind a path; "" is our own. Raises OSError if that leads to none."""
+    """Enter the network namespace at a path for the block; "" is our own. Raises OSError if the path leads to none."""
     if not path:
         yield
         return
@@ -55,7 +55,7 @@ def _enter(handle: int) -> None:
 
 
 def source_of(path: str, ip: str) -> str | None:
-    """The address that a namespace would take to call another one; None where it has none."""
+    """Return the source address that a namespace would use to reach an address; None if it has none."""
     with suppress(OSError), inside(path), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.connect((ip, 9))
         return str(asking.getsockname()[0])
@@ -63,7 +63,7 @@ def source_of(path: str, ip: str) -> str | None:
 
 
 class Round:
-    """Some shots at a time. `paths`: every place that takes part or watches, and the path of its namespace."""
+    """Some shots at once. `paths`: every place that takes part or watches, and the path of its namespace."""
 
     def __init__(self, shots: Iterable[Shot], paths: Mapping[str, str]) -> None:
         self.shots = list(shots)
@@ -79,17 +79,17 @@ class Round:
         self._last = time.monotonic()
 
     def run(self, seconds: float, at_least: float = 0, idle: float = 60) -> list[Result]:
-        """Sends all, and waits for answers; `at_least` where what must not arrive needs the time to do so. Where
-        packets were seen, and no more for `idle` seconds, nothing more will come.
+        """Send all shots and wait for answers; `at_least` gives packets that must not arrive the time to do so. Once
+        packets were seen, and no more for `idle` seconds, no more are expected.
 
-        Raises NetwrapError if a namespace cannot be entered, or no packets be watched.
+        Raises NetwrapError if a namespace cannot be entered, or packets cannot be watched.
         """
         try:
             self._open()
             for number in range(len(self.shots)):
                 self._send(number)
             self._wait(seconds, at_least, idle)
-            for handle, _ in self._poll.poll(0):  # a machine under load has not let us look in time
+            for handle, _ in self._poll.poll(0):  # a loaded machine may have kept us from reading in time
                 self._heard(handle)
             return self.results
         finally:
@@ -211,7 +211,7 @@ class Round:
             with suppress(OSError):
                 found = packet.parse(asking.recv(65535), packet.IPV4, framed=False)
                 mine = self._mine.get((found.kind, found.key)) if found and found.what == "answer" else None
-                if mine is not None and self.shots[mine].start == place:  # others get it where NAT went wrong
+                if mine is not None and self.shots[mine].start == place:  # other places get it if NAT went wrong
                     self.results[mine].answered = True
 
     def _called(self, number: int, error: int) -> None:
@@ -219,7 +219,7 @@ class Round:
         result.answered, result.refused, result.error = error == 0, error == errno.ECONNREFUSED, error
 
     def _watched(self, place: str, watching: socket.socket) -> None:
-        for _ in range(256):  # what others send must not keep us here
+        for _ in range(256):  # traffic of others must not keep us here
             try:
                 data, (link, protocol, kind, hardware, *_) = watching.recvfrom(65535)
             except OSError:
@@ -241,19 +241,19 @@ class Round:
 
 
 def _filter(watching: socket.socket, base: int) -> None:
-    """Lets the kernel keep back what is not ours: all but ARP, ICMP, the ends of TCP's handshake, and what our ports
-    send (kernel, Documentation/networking/filter.rst)."""
+    """Let the kernel filter out what is not ours: everything except ARP, ICMP, TCP's SYN and RST segments, and what our
+    ports send (kernel, Documentation/networking/filter.rst)."""
     protocol, net = 0xFFFFF000, 0xFFF00000  # SKF_AD_OFF + SKF_AD_PROTOCOL, SKF_NET_OFF
     program = (
-        (0x28, 0, 0, protocol),  # 0: what the frame carries
+        (0x28, 0, 0, protocol),  # 0: the frame's protocol
         (0x15, 9, 0, packet.ARP),  # 1
         (0x15, 0, 9, packet.IPV4),  # 2
-        (0x30, 0, 0, net + 9),  # 3: what the packet carries
+        (0x30, 0, 0, net + 9),  # 3: the packet's protocol
         (0x15, 6, 0, 1),  # 4: ICMP
         (0x15, 0, 2, 6),  # 5: TCP
-        (0x30, 0, 0, net + 33),  # 6: its flags, where the header has no options
+        (0x30, 0, 0, net + 33),  # 6: TCP flags, if the IP header has no options
         (0x45, 3, 4, 0x06),  # 7: SYN, RST
-        (0x28, 0, 0, net + 20),  # 8: the port of who sends
+        (0x28, 0, 0, net + 20),  # 8: the source port
         (0x54, 0, 0, 0xFF00),  # 9
         (0x15, 0, 1, base),  # 10
         (0x06, 0, 0, 0x40000),  # 11: keep it

@@ -1,4 +1,4 @@
-"""What `check` sends, and where it was seen: values that the one who sends and the one who judges share."""
+"""What `check` sends, and where it was seen: values shared by the code that sends and the code that judges."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from netwrap.packet import Packet
 
 @dataclass(frozen=True)
 class Point:
-    """A side of a link that packets come by: in a container, by its name, or on the host, "" """
+    """A side of a link that packets pass: in a container, given by its name, or on the host, "" """
 
     place: str
     link: str
     out: bool
 
     def turned(self) -> Point:
-        """The same link, passed the other way."""
+        """Return the same link, passed in the other direction."""
         return replace(self, out=not self.out)
 
     def __str__(self) -> str:
@@ -25,7 +25,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a packet is put into where it is not the kernel that sends it: a container may send whatever it wants."""
+    """The headers of a packet that we build instead of the kernel: a container may send whatever it wants."""
 
     link: str
     src_mac: str
@@ -35,7 +35,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Shot:
-    """One packet, or one TCP connection, to send: from which place, to where, and in which place it has to arrive."""
+    """One packet or TCP connection to send: from which place, to which address, and in which place it must arrive."""
 
     kind: str
     start: str
@@ -51,7 +51,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Sighting:
-    """A packet at a point; `for_us` is False where its MAC address is another's."""
+    """A packet at a point; `for_us` is False if its MAC address belongs to another machine."""
 
     point: Point
     packet: Packet
@@ -60,7 +60,7 @@ class Sighting:
 
 @dataclass
 class Result:
-    """What became of a shot: who saw it where, whether an answer came, and what the kernel said at once."""
+    """The result of a shot: where it was seen, whether an answer came, and the error that the kernel gave at once."""
 
     answered: bool = False
     refused: bool = False

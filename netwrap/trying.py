@@ -1,4 +1,4 @@
-"""The verb `check`: tries who reaches whom, and where somebody does not, why."""
+"""The verb `check`: tries who reaches whom and, if a trial fails, finds out why."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from netwrap.verdict import Break, Case
 from netwrap.witness import Witness
 
 SECONDS = 2.0
-"""How long a trial may take."""
+"""How long a trial may take, in seconds."""
 
 NEGATIVE = 0.5
-"""How long, in seconds, is waited for what must not arrive."""
+"""How long, in seconds, to wait for packets that must not arrive."""
 
 AT_ONCE = 60
-"""How many trials run at a time: those that fail do nothing but wait."""
+"""How many trials run at a time: failing trials only wait."""
 
 AGAIN = 3
-"""How many packets are sent again for a trial that has failed, one trial at a time, to see what takes them."""
+"""How many packets are sent again for a failed trial, one trial at a time, to see what takes them."""
 
 LONG, IDLE = 1.4, 0.3
-"""How long, in seconds, such packets are looked after: ARP asks once a second; what was seen and comes no further is
+"""How long, in seconds, such packets are watched: ARP asks once a second; a packet that was seen and gets no further is
 lost at once."""
 
 PATIENCE = 60.0
-"""How long, in seconds, it is asked why trials fail; after that it is only said that they do."""
+"""How long, in seconds, to search for the causes of failed trials; later failures are reported without a cause."""
 
 LAN = ("neighbour", "internet")
-"""Handles of the machines around a sandbox's host."""
+"""Namespace handles of the machines around a sandbox's host."""
 
 
 def trying(mode: Mode, names: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Runs every trial, or those of these containers and networks; each as a document.
+    """Run all trials, or only those of these containers and networks; return each as a document.
 
-    Raises NetwrapError without root, BadInput for a name that nobody has.
+    Raises NetwrapError without root, BadInput for an unknown name.
     """
     need_root(mode, "trying from inside containers")
     with looking(mode) as desk:
@@ -131,7 +131,7 @@ class _Check:
         return [_document(trial, *rows[n]) for n, trial in enumerate(found)]
 
     def _early(self, trial: Trial) -> tuple[bool | None, Break | None] | None:
-        """What is known of a trial without a packet: who has ended, and where there is nothing to try."""
+        """Return what is known of a trial without a packet: a container has ended, or there is nothing to try."""
         if dead := losses.gone(trial, self.state, self.seen):
             return False, dead
         if closed := next((p for p in (trial.start, trial.goal) if p is not None and p not in self.paths), None):
@@ -152,7 +152,7 @@ class _Check:
         return self.listeners[place]
 
     def _tried(self, some: Sequence[Trial]) -> list[bool | None]:
-        """Tries some at a time; True, False, or None where nothing was shown."""
+        """Run some trials at a time; return True, False, or None if nothing was shown."""
         shots = [(n, shot) for n, trial in enumerate(some) for shot in [*self._shots(trial), *self._big(trial)]]
         places = {p for trial in some for p in (trial.start, trial.goal) if p is not None} | {""}
         before = {p: self.witness.sums(p) for p in places if p}
@@ -165,7 +165,7 @@ class _Check:
         return found
 
     def _big(self, trial: Trial) -> list[Shot]:
-        """A ping as big as the link that it starts from takes: where that is lost, big packets hang."""
+        """Return a ping as big as the MTU of its first link: if that ping is lost, big packets hang."""
         if trial.how != "ping" or trial.goal is None or not trial.way:
             return []
         point = next((p for p in trial.way if p.place == trial.start), None)
@@ -188,7 +188,7 @@ class _Check:
         return True
 
     def _why(self, trial: Trial, *, late: bool) -> tuple[bool | None, Break | None]:
-        """Sends packets again for one trial, and looks what becomes of them."""
+        """Send packets again for one trial, and watch what happens to them."""
         if late:
             hint = f"netwrap check {(trial.containers or trial.networks or ('',))[0]}".rstrip()
             return False, Break("unknown", "not looked into, as too much fails", hint)
@@ -235,7 +235,7 @@ class _Check:
         )
         if trial.how == ISOLATED:
             return (False, cause.lets_through(case)) if arrived else (True, None)
-        for _ in range(2):  # ARP asks three times, once a second, and anew for the first packet after that
+        for _ in range(2):  # ARP asks three times, once a second, and again for the next packet
             if self._is_waiting(case):
                 again = Round(sent, paths).run(LONG)
                 case = replace(case, seen=[*case.seen, *(s for result in again for s in result.seen)])
@@ -255,7 +255,7 @@ class _Check:
         return self.heard[trial.ip]
 
     def _is_waiting(self, case: Case) -> bool:
-        """Return whether packets wait for an answer to ARP that was not seen to be asked for."""
+        """Return whether packets wait for an ARP answer although no ARP request was seen."""
         asked = {s.packet.dst for s in case.seen if s.packet.kind == "arp"}
         rows = [row for found in case.clues.neighbours.values() for row in found]
         return any(row.get("state") in (["INCOMPLETE"], ["FAILED"]) and row.get("dst") not in asked for row in rows)
@@ -265,16 +265,16 @@ class _Check:
             [replace(shot, once=True) for shot in big], {p: self.paths[p] for p in {trial.start, trial.goal or "", ""}}
         ).run(SECONDS)
         if result.answered or result.error or any(s.packet.what == "error" for s in result.seen):
-            return True, None  # who sends is told what does pass
+            return True, None  # the sender is told the size that does pass
         return False, cabling.too_big(replace(case, seen=result.seen), big[0].size + 20)
 
 
 _SPOILT = "UdpInCsumErrors"
-"""Counts the datagrams with a wrong checksum that have come past all rules."""
+"""Counts the datagrams with a wrong checksum that have passed all rules."""
 
 
 def _arrived(trial: Trial, result: Result) -> bool:
-    """Return whether a trial's packet has come to the place where it has to, or must not, come."""
+    """Return whether a trial's packet has arrived at the place where it must, or must not, arrive."""
     asked = [s for s in result.seen if s.packet.what == "request" and s.packet.kind != "arp"]
     if trial.goal is None:
         return any(s.point.out and not s.point.place and s.point.link == trial.way[-1].link for s in asked) or (
@@ -297,7 +297,7 @@ def _by_owner(desk: Desk, state: State) -> dict[str, list[Entry]]:
 
 
 def _path(name: str, state: State, seen: Facts) -> str | None:
-    """The path of a container's namespace: its handle, or where that is gone its process; None without either."""
+    """Return the path of a container's namespace: its handle, else that of its process; None without either."""
     container = state.containers[name]
     ways = [f"{NETNS_DIR}/{name}"] if seen.handles.get(name) == container.inode else []
     ways += [f"/proc/{container.watched[0]}/ns/net"] if container.watched else []
@@ -324,5 +324,5 @@ def _document(trial: Trial, works: bool | None, found: Break | None) -> dict[str
 
 
 def is_wrong(rows: Iterable[dict[str, Any]]) -> bool:
-    """Return whether something is wrong in what was tried."""
+    """Return whether any trial has gone wrong."""
     return any(row["works"] is False or (row["works"] is None and row["hop"]) for row in rows)

@@ -1,4 +1,4 @@
-"""Asks the machine what has become of a packet: counters before and after, routes, neighbours, sockets."""
+"""Asks the machine what happened to a packet: counters before and after, routes, neighbours, sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from netwrap.verdict import Clues, Way
 
 
 class Witness:
-    """Looks into the namespaces of some places; `paths` lead there, "" is the host's own."""
+    """Looks into the namespaces of some places; `paths` maps each place to its namespace, "" is the host's own."""
 
     def __init__(self, paths: Mapping[str, str]) -> None:
         self._paths = paths
@@ -27,7 +27,7 @@ class Witness:
         self._without_nft: set[str] = set()
 
     def ask(self, place: str, *words: str) -> str:
-        """What a command says in a namespace; "" where it fails or is not installed."""
+        """Return a command's output in a namespace; "" if it fails or is not installed."""
         where = ("nsenter", f"--net={self._paths[place]}", "--") if self._paths[place] else ()
         try:
             return spawn((*where, *words))
@@ -35,7 +35,7 @@ class Witness:
             return ""
 
     def file(self, place: str, path: str) -> str:
-        """What a file of /proc says in a namespace; "" where it is not there."""
+        """Return a /proc file's content in a namespace; "" if it does not exist."""
         with (
             suppress(OSError, UnicodeDecodeError),
             inside(self._paths[place]),
@@ -45,15 +45,15 @@ class Witness:
         return ""
 
     def setting(self, place: str, key: str) -> str:
-        """A kernel setting of a namespace; "" where there is none."""
+        """Return a kernel setting of a namespace; "" if it does not exist."""
         with suppress(OSError, UnicodeDecodeError), inside(self._paths[place]), open(f"/proc/sys/{key}") as file:
             return file.read().strip()
         return ""
 
     def counters(self, place: str) -> Reading:
-        """What rules and kernel have counted so far in a namespace."""
+        """Return what rules and kernel have counted so far in a namespace."""
         rules = dict(parse_saved(self.ask(place, "iptables-save", "-c"), "iptables"))
-        if self.file(place, "ip_tables_names").strip():  # looking would make the tables
+        if self.file(place, "ip_tables_names").strip():  # if there are none, reading would create the tables
             legacy = dict(parse_saved(self.ask(place, "iptables-legacy-save", "-c"), "iptables-legacy"))
             is_same = [key[1:] for key in legacy] == [key[1:] for key in rules]
             rules |= {} if is_same else legacy
@@ -66,7 +66,7 @@ class Witness:
         return Reading(rules, sums | self._queues(place))
 
     def sums(self, place: str) -> dict[str, int]:
-        """What the kernel of a namespace has counted of packets."""
+        """Return the kernel's packet counters of a namespace."""
         return parse_sums(self.file(place, "snmp")) | parse_sums(self.file(place, "netstat"))
 
     def _queues(self, place: str) -> dict[str, int]:
@@ -95,14 +95,14 @@ class Witness:
         return {}, []
 
     def rows(self, place: str, *words: str) -> list[dict[str, Any]]:
-        """The rows that `ip`, `bridge` or `tc` print as JSON."""
+        """Return the rows that `ip`, `bridge` or `tc` prints as JSON."""
         with suppress(ValueError):
             found = json.loads(self.ask(place, *words) or "[]")
             return [row for row in found if isinstance(row, dict)]
         return []
 
     def route(self, place: str, *words: str) -> Way:
-        """What the kernel says where it would send a packet."""
+        """Return the route that the kernel would use for a packet."""
         where = ("nsenter", f"--net={self._paths[place]}", "--") if self._paths[place] else ()
         try:
             rows = json.loads(spawn((*where, "ip", "-j", "route", "get", *words)))
@@ -115,8 +115,8 @@ class Witness:
         return Way(row.get("dev", ""), row.get("gateway", ""), row.get("type", "unicast"))
 
     def clues(self, trial: Trial, arrived_from: str, counted: Sequence[Counted] = ()) -> Clues:
-        """What explains a failed trial, once it is known where its packets end; `arrived_from` is the source address
-        under which they came to their goal, `counted` what they have met on this host."""
+        """Collect what explains a failed trial, once it is known where its packets end; `arrived_from` is the source
+        address with which they reached their goal, `counted` the rules that they met on this host."""
         places = [p for p in dict.fromkeys(("", trial.start, trial.goal)) if p is not None and p in self._paths]
         source_ip = trial.frame.src if trial.frame else self._own_address(trial)
         ip = trial.leads_to or trial.ip
@@ -151,7 +151,7 @@ class Witness:
         )
 
     def _look(self, place: str) -> list[list[dict[str, Any]]]:
-        """The answers of one namespace to QUESTIONS, each a list of rows."""
+        """Return the answers of one namespace to QUESTIONS, each a list of rows."""
         where = ("nsenter", f"--net={self._paths[place]}", "--") if self._paths[place] else ()
         found: list[list[dict[str, Any]]] = []
         with suppress(CommandFailed, NetwrapError, ValueError):
@@ -169,7 +169,7 @@ class Witness:
         return {key: value for key, value in found.items() if value}
 
     def listeners(self, place: str) -> frozenset[Listener]:
-        """The sockets of a namespace that wait for somebody."""
+        """Return the listening sockets of a namespace."""
         found: set[Listener] = set()
         for name in ("tcp", "tcp6", "udp", "udp6"):
             if text := self.file(place, name):
@@ -183,10 +183,10 @@ def _marked(mark: int) -> tuple[str, ...]:
 
 
 QUESTIONS = "link show\naddr show\nrule show\nroute show table all root 0.0.0.0/0\nneigh show\n"
-"""A JSON array a line: see facts.QUESTIONS."""
+"""One JSON array per line: see facts.QUESTIONS."""
 
 _PLAIN = frozenset({"noqueue", "fq_codel", "pfifo_fast", "mq", "noop", "pfifo"})
-"""Queues that drop nothing as long as a link is not overloaded."""
+"""Queueing disciplines that drop nothing unless the link is overloaded."""
 
 _OF_LINK = ("forwarding", "rp_filter", "route_localnet", "arp_ignore", "arp_filter", "disable_policy")
 _SETTINGS = (
