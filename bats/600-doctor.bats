@@ -250,7 +250,7 @@ writes_the_file() {
     host mkdir -p /run/systemd/netif /run/systemd/network
     well
     host sh -c 'printf "[Match]\nType=ether bridge\n\n[Network]\nDHCP=yes\n" >/run/systemd/network/80-all.network'
-    finds "network manager" "systemd-networkd takes a, b, veth" "Unmanaged=yes"
+    finds "network manager" "systemd-networkd manages a, b, veth" "Unmanaged=yes"
     writes_the_file
     well
 }
