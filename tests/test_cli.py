@@ -18,7 +18,6 @@ from netwrap.cli import app as command_line
 from netwrap.cli import common
 from netwrap.desk import Mode
 from netwrap.errors import CommandFailed, NetwrapError
-from netwrap.spawn import kept_open
 
 CREATE = "network create --subnet 10.0.0.1/24 testbridge"
 CONNECT = "connect --pid 64560 --name bird2 --net testbridge -p 8080:80"
@@ -398,10 +397,3 @@ def test_the_command_line_in_the_log_has_every_option_as_it_was_given(world: Wor
         *("netwrap", "--state-dir", str(world.directory), "connect", "--net", "testbridge", "--pid", "64560"),
         *("-p", "80:80", "-p", "81:81", "--quiet"),
     ]
-
-
-def test_a_refused_state_leaves_no_descriptor_for_commands_to_inherit(world: World) -> None:
-    world.netwrap("network create web")
-    (world.directory / "netwrap.db").write_text("nonsense")
-    assert world.netwrap("network remove web").code == 2
-    assert kept_open == set()

@@ -10,8 +10,10 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from world import World
 
 from netwrap.errors import NetwrapError
+from netwrap.spawn import kept_open
 from netwrap.statedir import lock
 
 
@@ -74,3 +76,10 @@ def test_a_lock_file_that_is_a_link_to_elsewhere_is_not_written(tmp_path: Path) 
     with pytest.raises(NetwrapError), lock(tmp_path, "ps", _silent):
         pass
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_refused_state_leaves_no_descriptor_for_commands_to_inherit(world: World) -> None:
+    world.netwrap("network create web")
+    (world.directory / "netwrap.db").write_text("nonsense")
+    assert world.netwrap("network remove web").code == 2
+    assert kept_open == set()
